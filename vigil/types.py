@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -109,7 +109,7 @@ class Clip:
     def to(self, device: object, non_blocking: bool = False) -> Clip:
         """The same clip with every tensor on `device`."""
 
-        def move(value: object) -> object:
+        def move(value: Any) -> Any:
             if isinstance(value, dict):
                 return {key: move(item) for key, item in value.items()}
             return value.to(device, non_blocking=non_blocking) if hasattr(value, "to") else value
@@ -129,3 +129,17 @@ class Prediction:
     pixel_score: Tensor | None = None
     caption: list[str] | None = None
     class_score: Tensor | None = None
+
+
+class Watcher(Protocol):
+    """What a datamodule has to know of the system that watches: its views and how much of them at a time.
+
+    fit_views and test_views {stream: View}; batch_size: bags of a training step over all processes together, pairs of
+    an anomalous and a normal one where `balanced`; window_batch: windows of one video scored at a time.
+    """
+
+    fit_views: dict[str, View]
+    test_views: dict[str, View]
+    batch_size: int
+    window_batch: int
+    balanced: bool

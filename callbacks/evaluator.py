@@ -1,0 +1,101 @@
+"""Evaluator: judges every Prediction by the dataset's own metrics. No config can remove it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torchmetrics import Metric
+
+from vigil.curves import Curve
+from vigil.metrics import FrameMetric
+from vigil.temporal import fit_threshold
+from vigil.types import Clip, Prediction
+
+SPLIT = {"validate": "val", "test": "test", "predict": "predict"}
+
+
+class Evaluator(Callback):
+    """Feeds the datamodule's metrics, logs what they say as `{stage}/{metric}` and keeps the curves for the writer.
+
+    On validation it fits the system's threshold, which its checkpoint then holds: the one that parts anomalous from
+    normal videos best by their highest score. results: {stage: {metric: number}}; curves and refined: of the last
+    stage, by video; refined is empty where the system refines nothing.
+    """
+
+    def __init__(self) -> None:
+        self.results: dict[str, dict[str, float]] = {}
+        self.curves: dict[str, Curve] = {}
+        self.refined: dict[str, Curve] = {}
+        self._metrics: dict[str, Metric] = {}
+        self._scores: FrameMetric | None = None
+
+    def _start(self, trainer: Trainer, module: LightningModule, split: str) -> None:
+        data = trainer.datamodule
+        self._scores = FrameMetric(data.known(split)).to(module.device)
+        self._metrics = {} if split == "predict" else data.metrics(split)
+        probe = torch.zeros(1)
+        refines = module.refine(probe) is not probe
+        threshold = float(module.threshold)
+        for metric in self._metrics.values():
+            metric.to(module.device)
+            if isinstance(metric, FrameMetric):
+                metric.refine = module.refine if refines else None
+            if hasattr(metric, "threshold") and not np.isnan(threshold):
+                metric.threshold = threshold
+        self._scores.refine = module.refine if refines else None
+
+    def _update(self, prediction: Prediction, clip: Clip) -> None:
+        assert self._scores is not None
+        self._scores.update(clip, prediction)
+        for metric in self._metrics.values():
+            metric.update(clip, prediction)
+
+    def _finish(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        if trainer.fast_dev_run or trainer.sanity_checking:
+            return  # a few batches cannot be judged: most videos have no score
+        assert self._scores is not None
+        self.curves = self._scores.curves()
+        self.refined = {} if self._scores.refine is None else self._scores.curves(refined=True)
+        result = {key: value for metric in self._metrics.values() for key, value in metric.compute().items()}
+        self.results[stage] = result
+        if stage == "val":
+            self._fit_threshold(trainer, module)
+        if stage != "predict":
+            logged = {f"{stage}/{key}": torch.tensor(value, dtype=torch.float64) for key, value in result.items()}
+            module.log_dict(logged, rank_zero_only=False, sync_dist=False)
+
+    def _fit_threshold(self, trainer: Trainer, module: LightningModule) -> None:
+        label = {video.name: video.label for video in trainer.datamodule.known("val")}
+        curves = self.refined or self.curves
+        highest = np.array([curves[name].score.max() for name in label])
+        module.threshold.fill_(fit_threshold(highest, np.array(list(label.values()))))
+
+    def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._start(trainer, module, "val")
+
+    def on_validation_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        self._update(outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._finish(trainer, module, "val")
+
+    def on_test_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._start(trainer, module, "test")
+
+    def on_test_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        self._update(outputs, batch)
+
+    def on_test_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._finish(trainer, module, "test")
+
+    def on_predict_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._start(trainer, module, "predict")
+
+    def on_predict_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        self._update(outputs, batch)
+
+    def on_predict_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._finish(trainer, module, "predict")

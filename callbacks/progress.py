@@ -1,0 +1,35 @@
+"""Progress: how far, how long still, and how many frames a second."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+
+from vigil.types import Clip
+
+
+def count_frames(clip: Clip) -> int:
+    """Frames, or rows of features, that a clip holds of all its streams."""
+    return sum(frame.numel() for frame in clip.frame.values())
+
+
+class Progress(RichProgressBar):
+    """Rich's bar with frames per second, which TensorBoard gets as `train/frames_per_second`."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        super().on_train_start(trainer, module)
+        self._since, self._frames = time.perf_counter(), 0
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, i: int) -> None:
+        self._frames += count_frames(batch) * trainer.world_size
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            rate = self._frames / (time.perf_counter() - self._since)
+            module.log("train/frames_per_second", rate, prog_bar=True, batch_size=1)
+            self._since, self._frames = time.perf_counter(), 0
+        super().on_train_batch_end(trainer, module, outputs, batch, i)
+
+    def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        return {key: value for key, value in super().get_metrics(trainer, module).items() if key != "v_num"}

@@ -1,0 +1,154 @@
+"""ScoreWriter: what a test or a prediction leaves behind, for eyes and for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from callbacks.evaluator import Evaluator
+from vigil.curves import Curve
+from vigil.temporal import segments
+from vigil.types import Video
+from vigil.video import read_frames
+
+N_THUMBNAILS = 5
+
+
+class ScoreWriter(Callback):
+    """Writes scores.csv, events.csv, metrics.json and a picture of every curve into `folder`.
+
+    Pictures go to TensorBoard too. max_pictures: of more videos only so many are drawn, evenly over the list; scores
+    are written of all.
+    """
+
+    def __init__(self, folder: Path, max_pictures: int = 100) -> None:
+        self.folder, self.max_pictures = Path(folder), max_pictures
+
+    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._write(trainer, module, "test")
+
+    def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._write(trainer, module, "predict")
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._write(trainer, module, "val")
+
+    def _write(self, trainer: Trainer, module: LightningModule, split: str) -> None:
+        evaluator = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluator))
+        if not trainer.is_global_zero or not evaluator.curves:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        videos = {video.name: video for video in trainer.datamodule.known(split)}
+        threshold = None if np.isnan(float(module.threshold)) else float(module.threshold)
+        write_scores(self.folder / "scores.csv", evaluator.curves, evaluator.refined)
+        if threshold is not None:
+            write_events(self.folder / "events.csv", evaluator.refined or evaluator.curves, videos, threshold)
+        result = evaluator.results.get(split, {})
+        facts = {"threshold": threshold, "videos": len(videos), "checkpoint": trainer.ckpt_path, "metrics": result}
+        (self.folder / "metrics.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
+        self._draw(trainer, evaluator, videos, threshold)
+        self._say(result)
+
+    def _draw(self, trainer: Trainer, evaluator: Evaluator, videos: dict[str, Video], threshold: float | None) -> None:
+        board = next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+        names = list(evaluator.curves)
+        chosen = np.unique(np.linspace(0, len(names) - 1, min(len(names), self.max_pictures), dtype=int))
+        (self.folder / "curves").mkdir(exist_ok=True)
+        for name in (names[i] for i in chosen):
+            picture = draw_curve(videos[name], evaluator.curves[name], evaluator.refined.get(name), threshold)
+            (self.folder / "curves" / f"{name}.png").write_bytes(picture)
+            if board is not None:
+                pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+                board.add_image(f"curves/{name}", pixels, trainer.global_step, dataformats="HWC")
+
+    def _say(self, result: dict[str, float]) -> None:
+        console = Console()
+        if result:
+            table = Table("metric", "value", title="what came out")
+            for key in sorted(result):
+                table.add_row(key, f"{result[key]:.4f}")
+            console.print(table)
+        console.print(f"Scores, events and curves: {self.folder}", soft_wrap=True)
+
+
+def write_scores(file: Path, curves: dict[str, Curve], refined: dict[str, Curve]) -> None:
+    """scores.csv: video,first_frame,end_frame,score,refined; ends exclusive; a row wherever either score changes."""
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["video", "first_frame", "end_frame", "score", "refined"])
+        for name, curve in curves.items():
+            other = refined.get(name)
+            edge = curve.edge if other is None else np.union1d(curve.edge, other.edge)
+            score = _at(curve, edge)
+            second = [""] * len(score) if other is None else [str(value) for value in _at(other, edge)]
+            rows = zip(edge[:-1], edge[1:], score, second, strict=True)
+            writer.writerows([name, int(first), int(end), str(raw), fine] for first, end, raw, fine in rows)
+
+
+def _at(curve: Curve, edge: np.ndarray) -> np.ndarray:
+    return curve.score[np.searchsorted(curve.edge, edge[:-1], side="right") - 1]
+
+
+def write_events(file: Path, curves: dict[str, Curve], videos: dict[str, Video], threshold: float) -> None:
+    """events.csv: every stretch above the threshold, in frames and, where the rate is known, in seconds."""
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["video", "first_frame", "end_frame", "start_s", "end_s", "peak_frame", "peak_score"])
+        for name, curve in curves.items():
+            fps = videos[name].fps
+            for first_run, end_run in segments(curve.score, threshold):
+                peak = first_run + int(np.argmax(curve.score[first_run:end_run]))
+                first, end = int(curve.edge[first_run]), int(curve.edge[end_run])
+                seconds = ["", ""] if not fps else [f"{first / fps:.3f}", f"{end / fps:.3f}"]
+                writer.writerow([name, first, end, *seconds, int(curve.edge[peak]), repr(float(curve.score[peak]))])
+
+
+def draw_curve(video: Video, curve: Curve, refined: Curve | None, threshold: float | None) -> bytes:
+    """A PNG of a video's scores over its frames, ground truth shaded, and frames around the peak below."""
+    best = refined or curve
+    peak = int(np.argmax(best.score))
+    centre = int(best.edge[peak] + best.edge[peak + 1]) // 2
+    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
+    grid = figure.add_gridspec(2, N_THUMBNAILS, height_ratios=[3, 2] if video.path else [1, 0.01])
+    axis = figure.add_subplot(grid[0, :])
+    for i, (first, end) in enumerate(video.anomalies or []):
+        axis.axvspan(first, end, color="tab:red", alpha=0.2, lw=0, label="annotated" if i == 0 else None)
+    if refined is not None:
+        axis.stairs(curve.score, curve.edge, color="0.6", lw=1, label="raw score")
+    axis.stairs(best.score, best.edge, color="tab:blue", lw=1.8, label="score" if refined is None else "refined score")
+    if threshold is not None:
+        axis.axhline(threshold, color="0.3", ls="--", lw=1, label="threshold")
+    axis.plot(centre, best.score[peak], "v", color="tab:blue", ms=7)
+    axis.set(xlim=(0, int(curve.edge[-1])), ylim=(0, 1.05), xlabel="frame", ylabel="anomaly score")
+    axis.set_title(video.name + ("" if video.category is None else f" ({video.category})"), fontsize=10)
+    axis.legend(loc="upper right", fontsize=8, framealpha=0.9)
+    if video.path is not None:
+        _draw_frames(figure, grid, video, centre)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def _draw_frames(figure: Figure, grid: object, video: Video, centre: int) -> None:
+    assert video.path is not None
+    assert video.n_frames is not None  # known() measured it
+    step = round(video.fps or 25) // 2
+    around = centre + step * (np.arange(N_THUMBNAILS) - N_THUMBNAILS // 2)
+    index = np.clip(around, 0, video.n_frames - 1)
+    for k, (frame, pixels) in enumerate(zip(index, read_frames(video.path, index), strict=True)):
+        axis = figure.add_subplot(grid[1, k])  # type: ignore[index]
+        axis.imshow(pixels.permute(1, 2, 0).numpy())
+        seconds = f", {frame / video.fps:.1f} s" if video.fps else ""
+        axis.set_title(f"frame {frame}{seconds}" + (" (peak)" if k == N_THUMBNAILS // 2 else ""), fontsize=7)
+        axis.axis("off")

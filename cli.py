@@ -1,0 +1,50 @@
+"""The command: `lightning` or `vigil`, fit | validate | test | predict, over LightningCLI."""
+
+from __future__ import annotations
+
+import sys
+
+HELP = """\
+usage: lightning COMMAND -c CONFIG [-c CONFIG ...] [--key value ...]
+
+Trains, evaluates and ranks video anomaly detectors. `vigil` is the same command under another name.
+
+commands:
+  fit        train a system; the same command again goes on with an unfinished run
+  validate   score the validation split, cut from the training videos
+  test       score the test split: metrics, scores.csv, curves
+  predict    score videos without judging them
+
+configs: one of each layer, in any order, or a file complete in itself
+  configs/systems/*.yaml    what is trained and how
+  configs/data/*.yaml       on what
+  configs/machines/*.yaml   where
+  configs/demo.yaml         all three, on a rendered world
+
+first steps:
+  lightning fit -c configs/demo.yaml
+  lightning test -c configs/demo.yaml --ckpt_path runs/.../last.ckpt
+
+more: `lightning fit --help` lists every key; `lightning fit -c ... --print_config` prints what would run.
+A traceback for every error: VIGIL_TRACEBACK=1.
+"""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command `args` (the process's own by default). Raises SystemExit with the status; returns on success."""
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return
+    if args[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"vigil {version('vigil-vad')}")
+        return
+    from lightning_cli import run  # everything heavy waits until it is needed: --help answers at once
+
+    run(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""VigilCli: LightningCLI with run folders, resuming, and errors that name the key."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+import datamodules
+import lightning_modules
+from callbacks.checkpointing import AtomicCheckpointIO, LastCheckpoint
+from callbacks.evaluator import Evaluator
+from callbacks.progress import Progress
+from callbacks.score_writer import ScoreWriter
+from datamodules.video_data import VideoDataModule
+from lightning_modules.system import System
+from vigil.runs import RunFolder, config_hash, run_of
+
+EXIT_CONFIG = 2  # argparse's
+
+
+class Parser(LightningArgumentParser):
+    """Says in one line which key is wrong and which valid one comes nearest; no page of usage before it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)  # --trainer.max_epoch is a typo, not max_epochs
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if os.environ.get("VIGIL_TRACEBACK"):
+            raise ValueError(message) from ex
+        sys.stderr.write(f"error: {message.strip()}\n")
+        for name, near in nearest(message, self._keys()).items():
+            sys.stderr.write(f"'{name}' is not a key here; did you mean '{near}'?\n")
+        raise SystemExit(EXIT_CONFIG)
+
+    def _keys(self) -> set[str]:
+        keys = {part for action in self._actions for part in str(action.dest).split(".")}
+        for module in (lightning_modules, datamodules):
+            for name, kind in vars(module).items():
+                if inspect.isclass(kind):
+                    keys |= {name, *inspect.signature(kind).parameters}
+        return keys | {"class_path", "init_args", "frames", "stride", "hop", "segments"}
+
+
+def nearest(message: str, keys: set[str]) -> dict[str, str]:
+    """{a word of the message that is no key: the valid key nearest to it}."""
+    quoted = set(re.findall(r"""['"`-]{1,2}([A-Za-z_][\w.+]*)""", message))
+    found = {}
+    for name in sorted({word.split(".")[-1].rstrip("+") for word in quoted} - keys):
+        match = difflib.get_close_matches(name, keys, n=1, cutoff=0.6)
+        if match:
+            found[name] = match[0]
+    return found
+
+
+class VigilCli(LightningCLI):
+    """One system on one dataset; `lightning_cli.run` is the way in."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--runs", type=str, default="runs", help="Folder that run folders are made in.")
+        parser.add_argument(
+            "--save_every", type=int, default=200, help="Training steps from one checkpoint to the next."
+        )
+        parser.set_defaults({"trainer.use_distributed_sampler": False, "trainer.num_sanity_val_steps": 0})
+
+    def _parse_ckpt_path(self) -> None:
+        """Keep what the user gave: the base class would let the checkpoint's hyper-parameters overrule it."""
+
+    def instantiate_classes(self) -> None:
+        self._dump_config()
+        given = {key: value for key, value in self.config_dump.items() if key not in ("runs", "config")}
+        name = "-".join(given[part]["class_path"].rsplit(".", 1)[-1] for part in ("model", "data"))
+        self.checkpoint = given.pop("ckpt_path", None)
+        if self.subcommand == "fit":
+            self.run = RunFolder(Path(self._get(self.config, "runs")), name, {**given, "ckpt_path": self.checkpoint})
+            self.folder = self.run.folder
+        else:
+            self._refuse_missing_checkpoint()
+            run = run_of(Path(self.checkpoint)) if self.checkpoint else None
+            parent = run or Path(self._get(self.config, "runs")) / name
+            self.folder = parent / f"{self.subcommand}-{name.split('-')[1]}-{config_hash(given)}"
+        super().instantiate_classes()
+        self.datamodule.watch(self.model)
+
+    def _refuse_missing_checkpoint(self) -> None:
+        if self.checkpoint is not None and not Path(self.checkpoint).is_file():
+            raise FileNotFoundError(
+                f"--ckpt_path {self.checkpoint}: no such file; a fit leaves last.ckpt in its run folder"
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        quick = bool(config.get("fast_dev_run"))
+        config["default_root_dir"] = str(self.folder)
+        config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
+        if config.get("logger") in (None, True) and not quick:
+            config["logger"] = TensorBoardLogger(self.folder, name="", version="")
+        extra: list[Any] = [Evaluator(), ScoreWriter(self.folder)]
+        if config.get("enable_progress_bar") is not False:
+            extra.append(Progress())
+        if self.subcommand == "fit" and not quick:
+            checkpoints = self.folder / "checkpoints"
+            monitor = self.datamodule.monitor
+            extra += [
+                LastCheckpoint(checkpoints, self._get(self.config_init, "save_every")),
+                ModelCheckpoint(checkpoints, "best", monitor, mode="max", enable_version_counter=False),
+            ]
+            if config.get("logger"):
+                extra.append(LearningRateMonitor())
+        return self._instantiate_trainer(config, extra)
+
+    def before_fit(self) -> None:
+        if self.trainer.fast_dev_run:
+            return
+        if self.run.unfinished:
+            self.config_init.fit.ckpt_path = str(self.run.checkpoint)
+            rank_zero_info(f"Going on with the unfinished run {self.folder}; delete that folder to start again.")
+        if self.trainer.is_global_zero:
+            self.run.claim()
+        rank_zero_info(f"Run folder: {self.folder}")
+
+    def after_fit(self) -> None:
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            self.run.write_state("finished")
+
+    def before_validate(self) -> None:
+        self._compare_with_checkpoint()
+        self.config_init[self.subcommand]["verbose"] = False  # ScoreWriter prints the table
+
+    before_test = before_validate
+
+    def before_predict(self) -> None:
+        self._compare_with_checkpoint()
+        self.config_init.predict["return_predictions"] = False  # they go to files, a long list would fill the memory
+
+    def _compare_with_checkpoint(self) -> None:
+        """Say which values of the checkpoint's configuration this run overrules."""
+        if self.checkpoint is None:
+            if self.model.needs_checkpoint:
+                raise ValueError(
+                    f"{self.subcommand} needs a trained {type(self.model).__name__}; add --ckpt_path runs/.../last.ckpt"
+                )
+            return
+        stored = AtomicCheckpointIO().load_checkpoint(self.checkpoint).get("hyper_parameters", {})
+        given = self.config_dump["model"].get("init_args", {})
+        for key, value in given.items():
+            if key in stored and _plain(stored[key]) != _plain(value):
+                rank_zero_info(f"{key}: {value} as given here; the checkpoint was trained with {stored[key]}.")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes config.yaml into the run folder; a run gone on with finds its own there and writes it again."""
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        self.already_saved = not trainer.is_global_zero
+        if not self.already_saved:
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            text = self.parser.dump(self.config, skip_none=False)
+            (folder / "config.yaml").write_text(text)
+            self.already_saved = True
+
+
+def _plain(value: Any) -> Any:
+    return yaml.safe_load(yaml.safe_dump(value)) if not isinstance(value, tuple) else list(value)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def quieten() -> None:
+    """Leave out what Lightning says of its other products, and of choices that are made on purpose here."""
+    noise = re.compile(r"litlogger|litmodels|weights_only. was not set|TPU available|Total FLOPs")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
+        logging.getLogger(name).addFilter(lambda record: not noise.search(record.getMessage()))
+    for text in (
+        "does not have many workers",
+        "isinstance.treespec, LeafSpec",
+        "callbacks used to create the checkpoint",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{text}.*")
+
+
+def run(args: list[str]) -> None:
+    """Run one command; errors of the user's making are a line on standard error and status 1."""
+    quieten()
+    before, sys.argv = sys.argv, [sys.argv[0], *args]  # DDP starts its other processes with sys.argv
+    torch.set_float32_matmul_precision("high")
+    try:
+        VigilCli(
+            System,
+            VideoDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            parser_class=Parser,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+        )
+    except SIGTERMException:
+        raise SystemExit(143) from None
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("VIGIL_TRACEBACK"):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(1) from error
+    except SystemExit as stop:
+        if stop.code in (130, 143):
+            sys.stderr.write("Stopped, with a checkpoint. The same command goes on where it stopped.\n")
+        raise
+    finally:
+        sys.argv = before

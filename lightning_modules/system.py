@@ -1,0 +1,162 @@
+"""System: what the five papers share. A subclass says how it watches, what is optimised, what it thinks of a Clip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from vigil.store import Store
+from vigil.types import Clip, Prediction, View
+
+DECODER = "rgb24-1"  # raise when vigil.video would give other pixels: readings of the old ones are then left behind
+
+
+class System(LightningModule):
+    """Base of every detector; see vigil.types.Watcher for the views and batch sizes.
+
+    Checkpoints hold what was trained and nothing else, and are refused where anything trained is missing from them.
+    `threshold`: the score above which a frame is called anomalous in the events table; fitted on validation by the
+    Evaluator, NaN until then.
+    """
+
+    balanced = False
+    needs_checkpoint = False  # whether testing it untrained is a mistake
+    strict_loading = False  # frozen weights are not in the checkpoint; on_load_checkpoint looks after the rest
+    threshold: Tensor
+
+    def __init__(
+        self, fit_views: dict[str, View], test_views: dict[str, View], batch_size: int, window_batch: int
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or window_batch < 1:
+            raise ValueError(f"batch_size {batch_size} and window_batch {window_batch}: at least 1 is expected of both")
+        self.fit_views, self.test_views = fit_views, test_views
+        self.batch_size, self.window_batch = batch_size, window_batch
+        self.register_buffer("threshold", torch.tensor(float("nan"), dtype=torch.float64))
+
+    # what a system says --------------------------------------------------------------------------------------------
+
+    def predict(self, clip: Clip) -> Prediction:
+        """What the system thinks of a clip."""
+        raise NotImplementedError
+
+    def refine(self, curve: Tensor) -> Tensor:
+        """A video's whole curve (T,), T frames, after the system's own post-processing; as it came by default."""
+        return curve
+
+    def reading_key(self) -> dict[str, Any] | None:
+        """Everything that determines `read`, or None where nothing of the backbone can be kept."""
+        return None
+
+    def read(self, pixels: Tensor) -> Tensor:
+        """What a frozen backbone says of windows or segments: uint8 (W, T, C, Y, X) -> (W, …)."""
+        raise NotImplementedError
+
+    # what every system shares --------------------------------------------------------------------------------------
+
+    def validation_step(self, clip: Clip, _: int) -> Prediction:
+        return self.predict(clip)
+
+    def test_step(self, clip: Clip, _: int) -> Prediction:
+        return self.predict(clip)
+
+    def predict_step(self, clip: Clip, _: int) -> Prediction:
+        return self.predict(clip)
+
+    def on_train_batch_start(self, clip: Clip, i: int) -> None:
+        # randomness is a function of (seed, epoch, batch, rank), so a resumed run draws what it would have drawn
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        torch.manual_seed(hash((seed, self.current_epoch, i, self.global_rank)) % 2**63)
+
+    def setup(self, stage: str) -> None:
+        """Have every reading of a frozen backbone on disk before the first batch asks for it."""
+        key = self.reading_key()
+        if key is None:
+            return
+        data = self.trainer.datamodule
+        splits = {"fit": ["train", "val"], "validate": ["val"]}.get(stage, [stage])
+        for split in splits:
+            for stream, view in (self.fit_views if split == "train" else self.test_views).items():
+                if view not in data.stores:
+                    precision = str(self.trainer.precision)
+                    data.stores[view] = Store({**key, "view": asdict(view), "precision": precision, "pixels": DECODER})
+                self._fill(data.stores[view], stream, view, data.known(split))
+        self.trainer.strategy.barrier("readings")
+
+    @torch.no_grad()
+    def _fill(self, store: Store, stream: str, view: View, videos: list[Any]) -> None:
+        missing = []
+        for video in videos[self.global_rank :: self.trainer.world_size]:
+            if video.features is not None:
+                continue
+            try:
+                known = store.read(video.path) is not None
+            except ValueError as damage:
+                rank_zero_info(f"{damage}: read anew")
+                known = False
+            if not known:
+                missing.append(video)
+        if not missing:
+            return
+        rank_zero_info(f"Reading {len(missing)} videos with the frozen backbone, once; kept in {store.folder}")
+        self.to(self.trainer.strategy.root_device)
+        self.eval()
+        path = {video.name: (video.path, len(view.indices(video.n_frames))) for video in missing}
+        parts: list[Tensor] = []
+        for clip in self.trainer.datamodule.pixel_clips(missing, stream, view):
+            with self.trainer.precision_plugin.forward_context():
+                parts.append(self.read(clip.pixels[stream].to(self.device)).float().cpu())
+            file, n_rows = path[clip.video[0]]
+            if sum(len(part) for part in parts) == n_rows:
+                store.write(file, torch.cat(parts))
+                parts = []
+        self.train()
+
+    # checkpoints ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Trained parameters, and the buffers of modules that hold any or hold no parameter at all."""
+        state = super().state_dict(*args, **kwargs)
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        for name, module in self.named_modules():
+            parameters = list(module.parameters())
+            if name and parameters and not any(parameter.requires_grad for parameter in parameters):
+                frozen |= {f"{name}.{buffer}" for buffer, _ in module.named_buffers()}
+        return {name: value for name, value in state.items() if name not in frozen}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        ours, theirs = self.state_dict(), checkpoint["state_dict"]
+        wrong = [f"{name} is missing" for name in ours.keys() - theirs.keys()]
+        wrong += [f"{name} is not part of this {type(self).__name__}" for name in theirs.keys() - ours.keys()]
+        wrong += [
+            f"{name} is {tuple(theirs[name].shape)}, {tuple(ours[name].shape)} is expected"
+            for name in ours.keys() & theirs.keys()
+            if ours[name].shape != theirs[name].shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"the checkpoint does not fit this {type(self).__name__}: {'; '.join(sorted(wrong)[:10])}; "
+                "give the configuration that it was trained with"
+            )
+
+
+def plain(value: Any) -> Any:
+    """The value in dicts, lists, strings and numbers, which a checkpoint read with weights_only may hold."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
