@@ -49,7 +49,8 @@ class Parser(LightningArgumentParser):
         raise SystemExit(EXIT_CONFIG)
 
     def _keys(self) -> set[str]:
-        keys = {part for action in self._actions for part in str(action.dest).split(".")}
+        parsers = [self, *(sub for action in self._actions for sub in getattr(action, "_name_parser_map", {}).values())]
+        keys = {part for parser in parsers for action in parser._actions for part in str(action.dest).split(".")}
         for module in (lightning_modules, datamodules):
             for name, kind in vars(module).items():
                 if inspect.isclass(kind):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
 from torchmetrics import Metric
 
 from datamodules.demo import write_ucf_crime
@@ -133,27 +134,28 @@ class UcfCrime(VideoDataModule):
 
     def _found(self, videos: list[Video]) -> list[Video]:
         """The videos with their files, which are found by name wherever they lie under root."""
-        if self.features is not None:
-            names = [video.name for video in videos]
-            there = find_features(self.features, names)
-            return [replace(video, features=there[video.name], fps=FPS) for video in videos]
         files: dict[str, list[Path]] = {}
         for file in sorted(self.root.rglob("*")):
             if file.suffix.lower() in SUFFIXES:
                 files.setdefault(file.stem, []).append(file)
         found = [replace(video, path=_choose(files.get(video.name, []), video.path)) for video in videos]
+        if self.features is not None:
+            there = find_features(self.features, [video.name for video in videos])
+            return [replace(video, features=there[video.name], fps=FPS) for video in found]
         absent = [video.name for video in found if video.path is None]
         if absent and (self.missing == "refuse" or len(absent) == len(found)):
             raise FileNotFoundError(
                 f"{len(absent)} of {len(found)} videos are not under {self.root}: {', '.join(absent[:10])}; "
                 "complete the download, or set data.init_args.missing: leave_out"
             )
+        if absent:
+            rank_zero_info(f"{len(absent)} of {len(found)} videos are not under {self.root}; left out, as asked.")
         return [video for video in found if video.path is not None]
 
     def _file(self, *names: str) -> Path:
         """The first of these files that lies in root or in a folder under it."""
         for name in names:
-            for path in (Path(name), self.root / name, *sorted(self.root.rglob(Path(name).name))):
+            for path in (self.root / name, *sorted(self.root.rglob(Path(name).name)), Path(name)):
                 if path.is_file():
                     return path
         raise FileNotFoundError(
