@@ -20,6 +20,7 @@ from vigil.types import Video
 
 SECOND_ANNOTATION = ("vera_UCF_Eval.json", "UCF_Eval.json", "umil_UCF_test.txt", "UCF_test.txt")
 FPS = 30.0  # nominal; a dozen videos run at 25
+SNIPPET_FRAMES = 16  # the axis of a convention that counts snippets is at most one longer or shorter than the video
 SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".ts", ".m4v"}
 
 
@@ -70,7 +71,7 @@ class UcfCrime(VideoDataModule):
 
     def videos(self, split: str) -> list[Video]:
         if split in ("test", "predict"):
-            return self._found(self._test_videos())
+            return self._found(self.annotated())
         videos = self._found(annotations.ucf_crime(self._file(self.train_list)))
         held = validation_names(videos, self.validation_fraction, self.seed)
         return [video for video in videos if (video.name in held) == (split == "val")]
@@ -78,15 +79,20 @@ class UcfCrime(VideoDataModule):
     def metrics(self, split: str = "test") -> dict[str, Metric]:
         if split == "val":
             return {"video": VideoAuroc(self.known("val"))}
-        videos = self._judged(self.known(split))
+        videos = self.judged(self.known(split))
+        slack = SNIPPET_FRAMES if self.convention in ("urdmu", "vadclip", "rtfm") else 0
         return {
-            "auroc": FrameAuroc(videos),
-            "ap": FrameAp(videos),
-            "video": VideoAuroc(videos),
-            "events": EventMap(videos),
+            "auroc": FrameAuroc(videos, slack),
+            "ap": FrameAp(videos, slack),
+            "video": VideoAuroc(videos, slack),
+            "events": EventMap(videos, slack=slack),
         }
 
-    def _test_videos(self) -> list[Video]:
+    def annotated(self) -> list[Video]:
+        """The test videos, whether or not their files are there; n_frames as the annotation or `lengths` says, or None.
+
+        Raises ValueError where annotation and test list disagree, or for an annotation that is not the convention's.
+        """
         if self.convention == "vera" and self.annotation is None:
             file = self._file(*SECOND_ANNOTATION)
         else:
@@ -111,8 +117,8 @@ class UcfCrime(VideoDataModule):
             )
         return videos
 
-    def _judged(self, videos: Sequence[Video]) -> list[Video]:
-        """The videos as the convention sees them: length of the frame axis and anomalous intervals."""
+    def judged(self, videos: Sequence[Video]) -> list[Video]:
+        """The videos, n_frames known, as the convention sees them: length of the frame axis and anomalous intervals."""
         count = {video.name: video.n_frames for video in videos}
         if self.convention in ("urdmu", "vadclip", "rtfm"):
             rows = annotations.lengths(self._file(self.lengths)) if self.lengths else {}
@@ -133,24 +139,31 @@ class UcfCrime(VideoDataModule):
         ]
 
     def _found(self, videos: list[Video]) -> list[Video]:
-        """The videos with their files, which are found by name wherever they lie under root."""
+        """The videos with their files or features, which are found by name wherever they lie."""
         files: dict[str, list[Path]] = {}
         for file in sorted(self.root.rglob("*")):
             if file.suffix.lower() in SUFFIXES:
                 files.setdefault(file.stem, []).append(file)
         found = [replace(video, path=_choose(files.get(video.name, []), video.path)) for video in videos]
-        if self.features is not None:
-            there = find_features(self.features, [video.name for video in videos])
-            return [replace(video, features=there[video.name], fps=FPS) for video in found]
-        absent = [video.name for video in found if video.path is None]
-        if absent and (self.missing == "refuse" or len(absent) == len(found)):
+        if self.features is None:
+            return self._kept(found, [video.path is not None for video in found], self.root)
+        if self.missing == "leave_out":
+            stems = {_stem(annotations.video_name(file.name)) for file in Path(self.features).rglob("*.*")}
+            found = self._kept(found, [_stem(video.name) in stems for video in found], self.features)
+        there = find_features(self.features, [video.name for video in found])
+        return [replace(video, features=there[video.name], fps=FPS) for video in found]
+
+    def _kept(self, videos: list[Video], is_there: list[bool], where: str | Path) -> list[Video]:
+        """The videos that are there, if some may be left out. Raises FileNotFoundError naming those that are not."""
+        absent = [video.name for video, kept in zip(videos, is_there, strict=True) if not kept]
+        if absent and (self.missing == "refuse" or len(absent) == len(videos)):
             raise FileNotFoundError(
-                f"{len(absent)} of {len(found)} videos are not under {self.root}: {', '.join(absent[:10])}; "
+                f"{len(absent)} of {len(videos)} videos are not under {where}: {', '.join(absent[:10])}; "
                 "complete the download, or set data.init_args.missing: leave_out"
             )
         if absent:
-            rank_zero_info(f"{len(absent)} of {len(found)} videos are not under {self.root}; left out, as asked.")
-        return [video for video in found if video.path is not None]
+            rank_zero_info(f"{len(absent)} of {len(videos)} videos are not under {where}; left out, as asked.")
+        return [video for video, kept in zip(videos, is_there, strict=True) if kept]
 
     def _file(self, *names: str) -> Path:
         """The first of these files that lies in root or in a folder under it."""
@@ -162,6 +175,10 @@ class UcfCrime(VideoDataModule):
             f"{self.root}: no {' or '.join(names)} here or in a folder below; "
             "data.init_args.root must be the folder of UCF-Crime, or set demo: true to render a small one"
         )
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix("_x264")  # feature files go by either
 
 
 def _choose(files: list[Path], spelled: Path | None) -> Path | None:

@@ -151,7 +151,7 @@ class VideoDataModule(LightningDataModule):
 
     def _measure(self, video: Video) -> Video:
         """The video with frame count and rate; a file's own count beats the annotation's."""
-        if video.features is not None:
+        if video.features is not None and video.path is None:
             rows = len(_features(video, self.crops))
             return replace(video, n_frames=video.n_frames or 16 * rows)  # 16-frame snippets unless a length is known
         if video.path is None:
@@ -326,6 +326,10 @@ class SeededBatches(Sampler[list[int]]):
             raise ValueError(f"batch_size {size} is shared by {world} processes; it must be a multiple of {world}")
         self.groups = [np.asarray(group) for group in groups]
         self.size, self.seed, self.rank, self.world, self.epoch = size, seed, rank, world, 0
+
+    @property
+    def sampler(self) -> SeededBatches:
+        return self  # Lightning tells the epoch to batch_sampler.sampler, and to nobody without one
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -45,6 +45,13 @@ def test_equal_scores_count_half() -> None:
     assert auroc(tied, np.array([7, 0, 2]), np.array([0, 13, 5])) == 0.5
 
 
+def test_a_run_without_frames_is_no_threshold() -> None:
+    runs = np.array([0.9, 0.5, 0.4, 0.1]), np.array([0, 2, 0, 1]), np.array([0, 1, 0, 3])
+    without = tuple(part[[1, 3]] for part in runs)
+    for area in (auroc, average_precision, average_precision_trapezoid):
+        assert area(*runs) == area(*without)
+
+
 def test_areas_do_not_depend_on_how_runs_are_cut_or_ordered() -> None:
     score, positive, negative = random_runs(0)
     half = positive // 2, negative // 3
@@ -98,12 +105,13 @@ def test_overlapping_runs_are_averaged_frame_by_frame() -> None:
     np.testing.assert_allclose(expand(merge(first, end, score, 100)), total / count, rtol=1e-14)
 
 
-def test_merged_scores_are_the_same_bits_in_any_order() -> None:
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_merged_scores_are_the_same_bits_in_any_order(kind: type) -> None:
     generator = np.random.default_rng(0)
     first = np.repeat(np.arange(0, 80, 4), 3)
-    score = generator.random(60).astype(np.float32)
+    score = generator.random(60).astype(kind)
     merged = merge(first, first + 20, score, 96)
-    assert merged.score.dtype == np.float32
+    assert merged.score.dtype == kind
     for _ in range(5):
         order = generator.permutation(60)
         again = merge(first[order], first[order] + 20, score[order], 96)

@@ -339,3 +339,38 @@ def test_two_processes_give_the_bits_of_one_with_repeats_uneven_shards_and_an_em
     alone = judge(videos, list(make_clips(videos)))
     for rank in range(2):
         assert torch.load(tmp_path / f"{rank}.pt") == [alone] * 3
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "end", "wanted"),
+    [
+        (40, 40, [16, 16, 8]),
+        (40, 41, [16, 16, 8]),  # cut
+        (40, 56, [16, 16, 8]),
+        (30, 40, [16, 14]),  # the last window lies wholly behind the axis
+        (40, 57, "but the video has 40 frames"),
+        (40, 33, [16, 16, 8]),  # the last score holds on
+        (40, 25, [16, 24]),
+        (40, 24, "1 of 1 videos have frames without a score: a"),
+    ],
+)
+def test_with_slack_an_axis_cuts_the_scores_or_holds_the_last_one(
+    n_frames: int, end: int, wanted: list[int] | str
+) -> None:
+    metric = FrameMetric([Video("a", n_frames=n_frames)], slack=16)
+    for index, first in enumerate(range(0, end, 16)):
+        metric.update(*one_clip(torch.tensor([[index / 8]]), [first], (first, min(first + 16, end))))
+    if isinstance(wanted, str):
+        with pytest.raises(ValueError, match=wanted):
+            metric.curves()
+        return
+    score = np.concatenate([np.full(count, index / 8) for index, count in enumerate(wanted)])
+    assert expand(metric.curves()["a"]).tolist() == score.tolist()
+
+
+def test_slack_bridges_no_gap_within_a_video() -> None:
+    metric = FrameMetric([Video("a", n_frames=40)], slack=16)
+    for span in ((0, 16), (17, 40)):
+        metric.update(*one_clip(torch.tensor([[0.5]]), [span[0]], span))
+    with pytest.raises(ValueError, match="frame 16"):
+        metric.curves()

@@ -60,6 +60,26 @@ def test_resamples_are_right_at_every_number_of_thresholds(n_thresholds: int) ->
         assert drawn["average_precision"][index] == pytest.approx(average_precision_score(label, frames), abs=1e-12)
 
 
+def test_resamples_of_more_frames_than_float32_counts_are_exact() -> None:
+    count = 2**24 + 1
+    runs = Runs(
+        np.array([0.9, 0.5, 0.5, 0.1]),
+        np.array([count, 3, 0, 1]),
+        np.array([1, count, count, 5]),
+        np.array([0, 1, 2, 1]),
+        n_videos=3,
+    )
+    drawn = resample(runs, np.array([[1, 1, 1], [0, 1, 2], [2, 1, 0]]))
+    for index, times in enumerate(([1, 1, 1, 1], [0, 1, 2, 1], [2, 1, 0, 1])):
+        pairs = [
+            (a * p * b * n, (s > t) + (s == t) / 2)
+            for s, p, a in zip(runs.score.tolist(), runs.positive.tolist(), times, strict=True)
+            for t, n, b in zip(runs.score.tolist(), runs.negative.tolist(), times, strict=True)
+        ]
+        expected = sum(weight * order for weight, order in pairs) / sum(weight for weight, _ in pairs)
+        assert drawn["auroc"][index] == pytest.approx(expected, rel=1e-15)
+
+
 def test_the_interval_holds_the_middle_of_the_resamples() -> None:
     runs = random_runs(0, skill=0.3)
     values = np.sort(resample(runs, draw_videos(*runs.frames(), resamples=201, seed=5))["auroc"])

@@ -76,14 +76,12 @@ class SignalAt(Callback):
             os.kill(os.getpid(), number)
 
 
-def lightning(
-    *args: object, cwd: Path, at: tuple[int, signal.Signals] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, one thread, in the folder `cwd`; `at`: a step and the signal it gets then."""
+def lightning(*args: object, cwd: Path, at: tuple[int, int] | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, with one thread, in the folder `cwd`; `at`: a step and its signal."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     environment.pop("VIGIL_TEST_SIGNAL", None)
     if at is not None:
-        environment["VIGIL_TEST_SIGNAL"] = f"{at[0]}:{int(at[1])}"
+        environment["VIGIL_TEST_SIGNAL"] = f"{at[0]}:{int(at[1])}"  # not in the config, which decides the run folder
     command = [sys.executable, "-m", "cli", *map(str, args)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 

@@ -35,15 +35,17 @@ class FrameMetric(Metric):
     Raises ValueError for a score that is no float32 in [0, 1] and for a clip of no video of the list.
     compute: {key: float}, and with `refine` set each key again as key_refined, on curves each refined once. Raises
     ValueError naming the videos that have a frame without a score. The videos' lengths and labels are read here.
+    slack: a convention's axis, videos' n_frames, may end up to so many frames before the scores do, and those beyond it
+    are cut; or less than so many behind, and the last score holds to its end.
     """
 
     full_state_update = False
     rows: list[Tensor] | Tensor
 
-    def __init__(self, videos: Sequence[Video]) -> None:
+    def __init__(self, videos: Sequence[Video], slack: int = 0) -> None:
         # not cached: refine and thresholds may be set between two calls
         super().__init__(compute_with_cache=False)
-        self.videos = list(videos)
+        self.videos, self.slack = list(videos), slack
         self._index = {video.name: index for index, video in enumerate(self.videos)}
         if len(self._index) < len(self.videos):
             raise ValueError(f"{len(self.videos)} videos share {len(self._index)} names; every name must occur once")
@@ -105,11 +107,23 @@ class FrameMetric(Metric):
             rows = rows[np.lexsort(rows.T[::-1])]  # the same order however clips were dealt to processes
             new = np.ones(len(rows), dtype=bool)
             new[1:] = (rows[1:, :3] != rows[:-1, :3]).any(axis=1)
-            video, _, first, end, bits = rows[new].T
+            video, _, first, end, bits = self._on_axis(rows[new], np.array(lengths, dtype=np.int64)).T
             score = bits.astype(np.int32).view(np.float32)
             names = [video.name for video in self.videos]
             self._curves = merge_videos(video, first, end, score, n_frames=lengths, names=names)
         return self._curves
+
+    def _on_axis(self, rows: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """Rows that end where their video's axis of `length` (V,) frames does, if `slack` allows it."""
+        video, _, first, end, _ = rows.T
+        last = np.zeros_like(length)
+        np.maximum.at(last, video, end)
+        axis, reach = length[video], last[video]
+        cut = (end > axis) & (reach <= axis + self.slack)
+        held = (end == reach) & (reach < axis) & (reach > axis - self.slack)
+        fitted: np.ndarray = rows[~cut | (first < axis)]
+        fitted[:, 3] = np.where(cut | held, axis, end)[~cut | (first < axis)]
+        return fitted
 
     def _refined(self, curve: Curve) -> Curve:
         if self.refine is None:
@@ -226,8 +240,8 @@ class EventMap(FrameMetric):
     out without normal videos. fps: of videos that do not say theirs; ValueError where neither says.
     """
 
-    def __init__(self, videos: Sequence[Video], fps: float | None = None) -> None:
-        super().__init__(videos)
+    def __init__(self, videos: Sequence[Video], fps: float | None = None, slack: int = 0) -> None:
+        super().__init__(videos, slack)
         self.fps = fps
         self.threshold: float | None = None
 

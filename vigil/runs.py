@@ -47,6 +47,8 @@ class RunFolder:
             raise ValueError(
                 f"{self.folder}: another process is fitting this very configuration; wait for it, or change a value"
             ) from error
+        if _state(self.folder) == "finished":  # between __init__ and here
+            raise ValueError(f"{self.folder}: another process has just finished this very configuration; run again")
         self.write_state("running")
 
     def write_state(self, state: str) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 
 def cache_root() -> Path:
-    """Where readings and file facts are kept: VIGIL_CACHE of the environment, else .cache/vigil of the working folder."""
+    """Where readings and file facts are kept: VIGIL_CACHE of the environment, else .cache/vigil where it runs."""
     return Path(os.environ.get("VIGIL_CACHE") or Path(".cache") / "vigil")
 
 
@@ -64,9 +64,9 @@ class FileMemory:
                 for line in self.file.read_text(errors="replace").splitlines():
                     try:
                         key, value = json.loads(line)
+                        self._facts[key] = value
                     except (ValueError, TypeError):
                         continue
-                    self._facts[key] = value
         return self._facts
 
 
@@ -109,12 +109,12 @@ class Store:
         if not path.is_file():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata: dict[str, str] = file.metadata() or {}
-                tensor: Tensor = file.get_tensor("reading")
+            data = path.read_bytes()  # at once: safe_open opens the path twice, and a writer may come between
+            tensor = load(data).get("reading")
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path}: the reading of {video.name} is damaged ({error}); delete the file") from error
-        if metadata.get("key") != self.key or metadata.get("crc32") != checksum(tensor):
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        if tensor is None or header.get("__metadata__") != self._metadata(path, tensor):
             raise ValueError(f"{path}: not the reading of {video.name} that was asked for, or altered; delete the file")
         return tensor
 
@@ -126,11 +126,15 @@ class Store:
         descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
         os.close(descriptor)
         try:
-            save_file({"reading": reading}, name, metadata={"key": self.key, "crc32": checksum(reading)})
+            save_file({"reading": reading}, name, metadata=self._metadata(path, reading))
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+    def _metadata(self, path: Path, reading: Tensor) -> dict[str, str]:
+        shape = f"{reading.dtype} {tuple(reading.shape)}"  # no checksum of bytes tells (2, 3) from (3, 2)
+        return {"key": self.key, "video": path.stem, "shape": shape, "crc32": checksum(reading)}
 
 
 def checksum(tensor: Tensor) -> str:

@@ -1,0 +1,208 @@
+"""What a test leaves behind: numbers that give the metrics again, events, and pictures that open."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from callbacks.evaluator import Evaluator
+from callbacks.score_writer import ScoreWriter, draw_curve, write_events, write_scores
+from datamodules import UcfCrime
+from lightning_modules import MilRanker
+from tests.tiny_videos import make_trainer, write_tiny_video
+from tests.worlds import write_feature_world
+from vigil.curves import Curve, expand
+from vigil.types import Video
+
+SIGMA_FRAMES = 6.0
+Rows = list[dict[str, str]]
+
+
+def read_csv(file: Path) -> Rows:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    write_feature_world(root, n_videos=4, snippets=(20, 30))
+    return root
+
+
+@pytest.fixture(scope="module", params=[None, SIGMA_FRAMES], ids=["raw", "refined"])
+def written(
+    world: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[Path, UcfCrime, Evaluator, MilRanker]:
+    """A test of a ranker fitted for two epochs: its folder, data, Evaluator and model."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    model = MilRanker(encoder=None, feature_width=16, hidden=(8, 4), batch_size=2, sigma_frames=request.param)
+    data = UcfCrime(str(world), features=str(world / "features"), num_workers=0, validation_fraction=0.2)
+    data.watch(model)
+    trainer = make_trainer(folder, [ScoreWriter(folder / "test", max_pictures=3)], max_epochs=2)
+    trainer.logger = TensorBoardLogger(folder, name="", version="")
+    trainer.fit(model, datamodule=data)
+    assert not (folder / "test").exists()  # a fit validates, and writes nothing
+    trainer.test(model, datamodule=data, verbose=False)
+    return folder, data, next(callback for callback in trainer.callbacks if isinstance(callback, Evaluator)), model
+
+
+def test_scores_csv_has_every_frame_of_every_video_once(written: tuple) -> None:
+    folder, data, _, model = written
+    rows = read_csv(folder / "test" / "scores.csv")
+    assert list(rows[0]) == ["video", "first_frame", "end_frame", "score", "refined"]
+    reached = dict.fromkeys([video.name for video in data.known("test")], 0)
+    for row in rows:
+        assert int(row["first_frame"]) == reached[row["video"]] < int(row["end_frame"])
+        reached[row["video"]] = int(row["end_frame"])
+        assert 0 <= float(row["score"]) <= 1
+        assert (row["refined"] == "") == (model.sigma_frames is None)
+    assert reached == {video.name: video.n_frames for video in data.known("test")}
+
+
+def per_frame(rows: Rows, column: str, world: Path) -> tuple[list[int], list[float]]:
+    """Labels from the annotation file and scores from scores.csv, a value per frame."""
+    events = {}
+    for line in (world / "Temporal_Anomaly_Annotation.txt").read_text().splitlines():
+        name, _, first, end, *_ = line.split()
+        events[name.removesuffix(".mp4")] = range(int(first), int(end))
+    label, score = [], []
+    for row in rows:
+        for t in range(int(row["first_frame"]), int(row["end_frame"])):
+            label.append(int(t in events[row["video"]]))
+            score.append(float(row[column]))
+    return label, score
+
+
+def test_scores_csv_gives_the_metrics_again(written: tuple, world: Path) -> None:
+    folder, _, _, model = written
+    rows = read_csv(folder / "test" / "scores.csv")
+    metrics = json.loads((folder / "test" / "metrics.json").read_text())["metrics"]
+    for column, ending in (("score", ""), ("refined", "_refined"))[: 1 if model.sigma_frames is None else 2]:
+        label, score = per_frame(rows, column, world)
+        assert metrics[f"frame_auroc{ending}"] == pytest.approx(roc_auc_score(label, score), abs=1e-12)
+        assert metrics[f"frame_ap{ending}"] == pytest.approx(average_precision_score(label, score), abs=1e-12)
+
+
+def test_scores_csv_is_the_curves_bit_for_bit(written: tuple) -> None:
+    folder, _, evaluator, _ = written
+    for column, curves in (("score", evaluator.curves), ("refined", evaluator.refined)):
+        for name, curve in curves.items():
+            rows = [row for row in read_csv(folder / "test" / "scores.csv") if row["video"] == name]
+            counts = [int(row["end_frame"]) - int(row["first_frame"]) for row in rows]
+            score = np.array([row[column] for row in rows], dtype=np.float32).repeat(counts)
+            assert np.array_equal(score, expand(curve))
+
+
+def test_metrics_json_says_what_was_tested(written: tuple) -> None:
+    folder, data, _, model = written
+    facts = json.loads((folder / "test" / "metrics.json").read_text())
+    assert facts["videos"] == len(data.known("test")) == 8
+    assert facts["threshold"] == model.threshold.item()
+    assert facts["checkpoint"] is None
+    assert ("frame_auroc_refined" in facts["metrics"]) == (model.sigma_frames is not None)
+
+
+def test_events_csv_is_where_the_final_curve_is_above_the_threshold(written: tuple) -> None:
+    folder, _, evaluator, model = written
+    rows = read_csv(folder / "test" / "events.csv")
+    expected = []
+    for name, curve in (evaluator.refined or evaluator.curves).items():
+        score, first = [*expand(curve).tolist(), -1.0], None
+        for t, value in enumerate(score):
+            above = value >= model.threshold.item()
+            if above and first is None:
+                first = t
+            elif not above and first is not None:
+                peak = max(range(first, t), key=score.__getitem__)
+                expected.append((name, first, t, peak, score[peak]))
+                first = None
+    found = [
+        (
+            row["video"],
+            int(row["first_frame"]),
+            int(row["end_frame"]),
+            int(row["peak_frame"]),
+            float(row["peak_score"]),
+        )
+        for row in rows
+    ]
+    assert len(expected) > 0
+    assert found == expected
+    for row in rows:
+        assert float(row["start_s"]) == pytest.approx(int(row["first_frame"]) / 30, abs=5e-4)
+        assert float(row["end_s"]) == pytest.approx(int(row["end_frame"]) / 30, abs=5e-4)
+
+
+def test_of_many_videos_a_few_are_drawn_evenly_and_shown_in_tensorboard(written: tuple) -> None:
+    folder, data, _, _ = written
+    pictures = sorted((folder / "test" / "curves").iterdir())
+    names = [video.name for video in data.known("test")]
+    assert {picture.stem for picture in pictures} == {names[0], names[3], names[7]}
+    for picture in pictures:
+        assert np.asarray(Image.open(picture).convert("RGB")).std() > 5
+    events = EventAccumulator(str(folder)).Reload()
+    assert set(events.Tags()["images"]) == {f"curves/{picture.stem}" for picture in pictures}
+    assert {"test/frame_auroc", "train/loss", "val/video_auroc"} <= set(events.Tags()["scalars"])
+
+
+def curve_of(edge: list[int], score: list[float]) -> Curve:
+    return Curve(np.array(edge), np.array(score, dtype=np.float32))
+
+
+def test_a_row_begins_wherever_either_score_changes(tmp_path: Path) -> None:
+    raw, fine = curve_of([0, 16, 30], [0.1, 1 / 3]), curve_of([0, 10, 16, 20, 30], [0.2, 0.3, 0.4, 0.5])
+    write_scores(tmp_path / "scores.csv", {"a,b": raw}, {"a,b": fine})
+    rows = read_csv(tmp_path / "scores.csv")
+    assert [(row["first_frame"], row["end_frame"]) for row in rows] == [
+        *(("0", "10"), ("10", "16"), ("16", "20"), ("20", "30")),
+    ]
+    assert {row["video"] for row in rows} == {"a,b"}
+    assert [np.float32(row["score"]) for row in rows] == [np.float32(x) for x in (0.1, 0.1, 1 / 3, 1 / 3)]
+    assert [np.float32(row["refined"]) for row in rows] == [np.float32(x) for x in (0.2, 0.3, 0.4, 0.5)]
+
+
+def test_events_of_a_video_of_unknown_rate_have_no_seconds(tmp_path: Path) -> None:
+    curve = curve_of([0, 16, 30, 40, 50], [0.1, 0.8, 0.9, 0.2])
+    write_events(tmp_path / "events.csv", {"a": curve}, {"a": Video("a", n_frames=50)}, 0.5)
+    (row,) = read_csv(tmp_path / "events.csv")
+    assert (row["first_frame"], row["end_frame"], row["peak_frame"]) == ("16", "40", "30")
+    assert (row["start_s"], row["end_s"]) == ("", "")
+
+
+def colour_share(picture: bytes, near: tuple[int, int, int]) -> float:
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
+    return float((np.abs(pixels - near).max(-1) < 12).mean())
+
+
+def test_a_picture_shades_the_annotation_and_shows_frames_of_the_video(tmp_path: Path) -> None:
+    write_tiny_video(tmp_path / "a.mp4", 50, 0)
+    curve = curve_of([0, 16, 30, 50], [0.1, 0.8, 0.2])
+    refined = curve_of([0, 10, 30, 50], [0.2, 0.7, 0.1])
+    shade = (247, 212, 212)  # a fifth of tab:red on white
+    settings = {"n_frames": 50, "fps": 25.0, "category": "Arson"}
+    with_frames = draw_curve(Video("a", tmp_path / "a.mp4", anomalies=[(10, 40)], **settings), curve, refined, 0.5)
+    normal = draw_curve(Video("a", tmp_path / "a.mp4", anomalies=[], **settings), curve, refined, 0.5)
+    without = draw_curve(Video("a", None, anomalies=[(10, 40)], **settings), curve, None, None)
+    assert colour_share(with_frames, shade) > 0.1
+    assert colour_share(normal, shade) < 0.01
+    white = (255, 255, 255)
+    assert colour_share(with_frames, white) < colour_share(without, white)
+    assert len({with_frames, normal, without}) == 3
+
+
+def test_a_video_of_one_frame_can_be_drawn(tmp_path: Path) -> None:
+    write_tiny_video(tmp_path / "a.mp4", 1, 0)
+    video = Video("a", tmp_path / "a.mp4", n_frames=1, fps=25.0, anomalies=None)
+    assert Image.open(io.BytesIO(draw_curve(video, curve_of([0, 1], [0.5]), None, None))).size == (800, 400)

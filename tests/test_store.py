@@ -1,0 +1,245 @@
+"""Readings and facts on disk: written whole, read back equal, and refused where anything is wrong with them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vigil.store import FileMemory, Store, cache_root, content_hash
+
+KEY = {"encoder": "abc", "view": {"frames": 4, "segments": 32}}
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    file = tmp_path / "Arson001_x264.mp4"
+    file.write_bytes(b"not decoded here")
+    return file
+
+
+def start(target: Callable[..., None], *args: object) -> BaseProcess:
+    process = multiprocessing.get_context("fork").Process(target=target, args=args)  # spawn would import torch again
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        torch.rand(32, 384),
+        torch.rand(3, 4, 5).to(torch.bfloat16),
+        torch.arange(7).double(),
+        torch.tensor(0.1),
+        torch.rand(6, 4).T,
+        torch.rand(0, 4),
+        torch.tensor([[True, False]]),
+    ],
+    ids=lambda reading: f"{reading.dtype}{tuple(reading.shape)}",
+)
+def test_a_reading_comes_back_equal(video: Path, reading: torch.Tensor) -> None:
+    store = Store(KEY)
+    assert store.read(video) is None
+    assert not store.has(video)
+    store.write(video, reading)
+    assert store.has(video)
+    back = Store(KEY).read(video)
+    assert back.dtype == reading.dtype
+    assert back.shape == reading.shape
+    assert torch.equal(back, reading)
+
+
+def test_a_store_of_another_key_never_meets_it(video: Path) -> None:
+    Store(KEY).write(video, torch.ones(2))
+    for other in ({**KEY, "encoder": "abd"}, {**KEY, "more": None}, {**KEY, "view": {"frames": 4, "segments": 31}}, {}):
+        assert Store(other).read(video) is None
+        Store(other).write(video, torch.zeros(2))
+    assert Store({"view": {"segments": 32, "frames": 4}, "encoder": "abc"}).read(video).tolist() == [1, 1]
+
+
+def test_readings_belong_to_the_bytes_of_a_video_and_not_to_its_name(video: Path, tmp_path: Path) -> None:
+    store = Store(KEY)
+    store.write(video, torch.ones(2))
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(video.read_bytes())
+    assert store.read(copy).tolist() == [1, 1]
+    video.write_bytes(b"another recording")
+    assert store.read(video) is None
+
+
+def damage(path: Path, how: str) -> None:
+    blob = bytearray(path.read_bytes())
+    if how == "truncated":
+        path.write_bytes(blob[:-3])
+    elif how == "cut in its header":
+        path.write_bytes(blob[:20])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "not safetensors":
+        path.write_bytes(b"\x80\x04pickled" * 20)
+    elif how == "one bit changed":
+        blob[-1] ^= 1
+        path.write_bytes(blob)
+    elif how == "of another shape":
+        shape, other = b'"shape":[2,3]', b'"shape":[3,2]'
+        assert shape in blob
+        path.write_bytes(blob.replace(shape, other))
+    elif how == "without checksum":
+        save_file(load_file(path), path, metadata={"key": "{}"})
+    elif how == "other tensors":
+        save_file({"weight": torch.ones(2)}, path)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("truncated", "cut in its header", "empty", "not safetensors", "one bit changed"),
+        *("of another shape", "without checksum", "other tensors"),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_refused_by_name_and_can_be_written_again(video: Path, how: str) -> None:
+    store = Store(KEY)
+    store.write(video, torch.rand(2, 3))
+    damage(store.path(video), how)
+    with pytest.raises(ValueError, match=r"\.safetensors: .*Arson001_x264.*delete the file") as refused:
+        store.read(video)
+    assert str(store.path(video)) in str(refused.value)
+    store.write(video, torch.ones(2, 3))
+    assert store.read(video).tolist() == [[1] * 3] * 2
+
+
+def test_readings_of_another_video_or_another_key_under_this_name_are_refused(video: Path, tmp_path: Path) -> None:
+    store, other = Store(KEY), Store({"encoder": "other"})
+    second = tmp_path / "Arson002_x264.mp4"
+    second.write_bytes(b"another recording")
+    for writer, of in ((store, second), (other, video)):
+        writer.write(of, torch.rand(2, 3))
+        store.path(video).parent.mkdir(parents=True, exist_ok=True)
+        store.path(video).write_bytes(writer.path(of).read_bytes())
+        with pytest.raises(ValueError, match="not the reading of Arson001_x264"):
+            store.read(video)
+
+
+def write_often(video: Path, value: float, times: int) -> None:
+    torch.set_num_threads(1)  # a fork has none of its parent's threads
+    store = Store(KEY)
+    for _ in range(times):
+        store.write(video, torch.full((2_000_000,), value))
+
+
+def test_a_writer_killed_in_the_middle_leaves_no_partial_reading(video: Path) -> None:
+    store = Store(KEY)
+    for delay_ms in range(20, 200, 18):
+        process = start(write_often, video, 3.0, 10_000)
+        time.sleep(delay_ms / 1000)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL  # it was still at it
+        reading = store.read(video)
+        assert reading is None or ((reading == 3).all() and len(reading) == 2_000_000)
+    assert list(store.folder.glob("*.part"))  # at least one was in the middle of a file
+    store.write(video, torch.zeros(2))
+    assert store.read(video).tolist() == [0, 0]
+
+
+def test_two_processes_that_write_the_same_video_leave_one_whole_reading(video: Path) -> None:
+    writers = [start(write_often, video, value, 15) for value in (1.0, 2.0)]
+    store = Store(KEY)
+    while any(writer.is_alive() for writer in writers):
+        reading = store.read(video)  # never half of either
+        assert reading is None or (len(reading) == 2_000_000 and (reading == reading[0]).all())
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert store.read(video)[0] in (1.0, 2.0)
+    assert list(store.folder.glob("*.part")) == []
+
+
+def test_a_failed_write_leaves_nothing(video: Path) -> None:
+    store = Store(KEY)
+    store.path(video).mkdir(parents=True)
+    with pytest.raises(OSError, match="safetensors"):
+        store.write(video, torch.ones(3))
+    assert list(store.folder.iterdir()) == [store.path(video)]
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIGIL_CACHE", str(tmp_path / "here"))
+    assert cache_root() == tmp_path / "here"
+    monkeypatch.setenv("VIGIL_CACHE", "")
+    assert cache_root() == Path(".cache/vigil")
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, path: Path) -> int:
+        self.calls += 1
+        return path.stat().st_size
+
+
+def test_a_fact_is_found_once_and_again_when_the_file_changes(video: Path) -> None:
+    find, memory = Counter(), FileMemory()
+    assert not memory.knows(video, "size")
+    assert [memory.recall(video, "size", find) for _ in range(3)] == [16] * 3
+    assert FileMemory().recall(video, "size", find) == 16  # the next run
+    assert find.calls == 1
+    assert memory.knows(video, "size")
+    assert not memory.knows(video, "other")
+    video.write_bytes(b"shorter")
+    assert memory.recall(video, "size", find) == 7
+    before = video.stat()
+    os.utime(video, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert not memory.knows(video, "size")
+    assert find.calls == 2
+
+
+def test_a_folder_is_another_one_when_a_file_in_it_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(b"a")
+    first = content_hash(folder)
+    memory = FileMemory()
+    memory.recall(folder, "content", content_hash)
+    (folder / "1.png").write_bytes(b"b")
+    assert not memory.knows(folder, "content")
+    second = content_hash(folder)
+    (folder / "1.png").rename(folder / "2.png")
+    assert len({first, second, content_hash(folder)}) == 3
+
+
+@pytest.mark.parametrize(
+    "broken", ['["abc", 12', "", "\0\xff", '["a"]', "7", '[["a"], 1]', "null", '["a", 1, 2]'], ids=repr
+)
+def test_a_broken_line_is_passed_over(video: Path, broken: str) -> None:
+    find = Counter()
+    FileMemory().recall(video, "size", find)
+    memory = FileMemory()
+    memory.file.write_text(f"{broken}\n{memory.file.read_text()}{broken}")
+    assert memory.recall(video, "size", find) == 16
+    assert find.calls == 1
+    for fact in ("after", "later"):  # the first of them ends the broken line, and is lost with it
+        memory.recall(video, fact, find)
+    assert FileMemory().knows(video, "later")
+
+
+def remember(video: Path, name: str) -> None:
+    memory = FileMemory()
+    for number in range(300):
+        memory.recall(video, f"{name} {number}", lambda path: "x" * 500)
+
+
+def test_facts_that_several_processes_append_at_once_are_all_kept(video: Path) -> None:
+    processes = [start(remember, video, name) for name in "abc"]
+    for process in processes:
+        process.join()
+    memory = FileMemory()
+    assert len(memory.file.read_text().splitlines()) == 900
+    assert all(memory.knows(video, f"{name} {number}") for name in "abc" for number in range(300))
