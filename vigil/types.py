@@ -48,7 +48,8 @@ class View:
             # the middle of each of segments * frames equal parts, in integers so that every machine agrees
             count = self.segments * self.frames
             return ((2 * np.arange(count) + 1) * n_frames // (2 * count)).reshape(self.segments, self.frames)
-        assert self.stride is not None and self.hop is not None
+        assert self.stride is not None
+        assert self.hop is not None
         start = self.spans(n_frames)[:, :1]
         return np.minimum(start + self.stride * np.arange(self.frames), n_frames - 1)
 
@@ -57,7 +58,8 @@ class View:
         if self.segments is not None:
             edge = np.arange(self.segments + 1) * n_frames // self.segments
             return np.stack([edge[:-1], edge[1:]], axis=1)
-        assert self.stride is not None and self.hop is not None
+        assert self.stride is not None
+        assert self.hop is not None
         reach = max(self.frames * self.stride, self.hop)  # a hop beyond the window: its last score holds until the next
         n_windows = 1 + max(0, -(-(n_frames - reach) // self.hop))
         start = self.hop * np.arange(n_windows)
@@ -122,7 +124,7 @@ class Prediction:
     """What a system hands back for a Clip.
 
     frame_score float32 (B, T) in [0, 1]: one per sampled frame, held until the next within the clip's span.
-    pixel_score float32 (B, T, Y, X) in [0, 1]; caption [str] * B; class_score float32 (B, K): each None where there is none.
+    pixel_score float32 (B, T, Y, X) in [0, 1], caption [str] * B, class_score float32 (B, K): None where there is none.
     """
 
     frame_score: Tensor
