@@ -44,8 +44,11 @@ class Parser(LightningArgumentParser):
         if os.environ.get("VIGIL_TRACEBACK"):
             raise ValueError(message) from ex
         sys.stderr.write(f"error: {message.strip()}\n")
-        for name, near in nearest(message, self._keys()).items():
+        said, _, choices = message.partition("(choose from")
+        for name, near in nearest(said, set(re.findall(r"[\w-]+", choices)) or self._keys()).items():
             sys.stderr.write(f"'{name}' is not a key here; did you mean '{near}'?\n")
+        if "are required" in message:
+            sys.stderr.write("A system and data come from configs; `lightning --help` shows a first command.\n")
         raise SystemExit(EXIT_CONFIG)
 
     def _keys(self) -> set[str]:
@@ -60,6 +63,7 @@ class Parser(LightningArgumentParser):
 
 def nearest(message: str, keys: set[str]) -> dict[str, str]:
     """{a word of the message that is no key: the valid key nearest to it}."""
+    message = re.sub(r"<class '[^']*'>", "", message)
     quoted = set(re.findall(r"""['"`-]{1,2}([A-Za-z_][\w.+]*)""", message))
     found = {}
     for name in sorted({word.split(".")[-1].rstrip("+") for word in quoted} - keys):
@@ -185,6 +189,12 @@ def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
+def cause(message: str) -> str:
+    """What a class said when it was built, out of jsonargparse's list of the types that a value might have had."""
+    reasons = re.findall(r"^  - (?!Expected a <class 'NoneType'>)(.*)$", message, flags=re.MULTILINE)
+    return reasons[0] if message.startswith("Does not validate") and reasons else message
+
+
 def quieten() -> None:
     """Leave out what Lightning says of its other products, and of choices that are made on purpose here."""
     noise = re.compile(r"litlogger|litmodels|weights_only. was not set|TPU available|Total FLOPs")
@@ -219,7 +229,7 @@ def run(args: list[str]) -> None:
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("VIGIL_TRACEBACK"):
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {cause(str(error))}\n")
         raise SystemExit(1) from error
     except SystemExit as stop:
         if stop.code in (130, 143):

@@ -131,8 +131,8 @@ def draw_curve(video: Video, curve: Curve, refined: Curve | None, threshold: flo
         axis.axhline(threshold, color="0.3", ls="--", lw=1, label="threshold")
     axis.plot(centre, best.score[peak], "v", color="tab:blue", ms=7)
     axis.set(xlim=(0, int(curve.edge[-1])), ylim=(0, 1.05), xlabel="frame", ylabel="anomaly score")
-    axis.set_title(video.name + ("" if video.category is None else f" ({video.category})"), fontsize=10)
-    axis.legend(loc="upper right", fontsize=8, framealpha=0.9)
+    axis.set_title(video.name + ("" if video.category is None else f" ({video.category})"), fontsize=10, loc="left")
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, fontsize=8, frameon=False)
     if video.path is not None:
         _draw_frames(figure, grid, video, centre)
     stream = io.BytesIO()

@@ -20,7 +20,7 @@ from vigil.scenes import CATEGORIES, PRETRAINING_SEEDS, VERSION, Scene, make_sce
 FPS = 30.0
 MARKER = "demo_world.json"  # which world a folder holds, and whether it is complete
 # training and test videos per class, training and test normals, fewest and most frames
-SIZES = {"tiny": (1, 1, 3, 3, 48, 64), "small": (1, 1, 8, 8, 64, 96), "full": (2, 2, 26, 20, 200, 330)}
+SIZES = {"tiny": (1, 1, 3, 3, 48, 64), "small": (1, 1, 8, 8, 64, 96), "full": (4, 2, 52, 20, 150, 260)}
 TINY_CLASSES = ("Arson", "Fighting", "Vandalism")
 
 

@@ -1,0 +1,35 @@
+"""How long the command takes to answer, and what `import vigil` adds to torch. `make speed`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from tests.conftest import SpeedRow
+from tests.worlds import ROOT
+
+
+def best(*command: str, repeats: int = 5) -> float:
+    """Seconds of the fastest of several runs of a command."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def test_help(speed_row: SpeedRow) -> None:
+    ours = best(sys.executable, "-m", "cli", "--help")
+    speed_row("lightning --help", ours, {}, "at most 1 s")
+    assert ours < 1
+
+
+def test_import_of_vigil(speed_row: SpeedRow) -> None:
+    torch = best(sys.executable, "-c", "import torch")
+    modules = "vigil, vigil.types, vigil.annotations, vigil.curves, vigil.mil, vigil.store, vigil.temporal, vigil.runs"
+    ours = best(sys.executable, "-c", f"import torch, {modules}")
+    video = best(sys.executable, "-c", "import torch, vigil.video")
+    speed_row("import of vigil beyond torch", max(ours - torch, 1e-3), {"vigil.video": video - torch}, "at most 0.3 s")
+    assert ours - torch < 0.3
