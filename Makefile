@@ -30,6 +30,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 speed: $(READY)  ## ours beside the others, in one run; writes results/speed.json
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[test,speed]"
 	$(BIN)/python -m pytest -s tests/speed_*.py
 
 # without a .venv where PYTHON is given: make gpu-check PYTHON=python3

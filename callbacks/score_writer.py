@@ -145,10 +145,10 @@ def _draw_frames(figure: Figure, grid: object, video: Video, centre: int) -> Non
     assert video.n_frames is not None  # known() measured it
     step = round(video.fps or 25) // 2
     around = centre + step * (np.arange(N_THUMBNAILS) - N_THUMBNAILS // 2)
-    index = np.clip(around, 0, video.n_frames - 1)
+    index = np.unique(np.clip(around, 0, video.n_frames - 1))
     for k, (frame, pixels) in enumerate(zip(index, read_frames(video.path, index), strict=True)):
         axis = figure.add_subplot(grid[1, k])  # type: ignore[index]
         axis.imshow(pixels.permute(1, 2, 0).numpy())
         seconds = f", {frame / video.fps:.1f} s" if video.fps else ""
-        axis.set_title(f"frame {frame}{seconds}" + (" (peak)" if k == N_THUMBNAILS // 2 else ""), fontsize=7)
+        axis.set_title(f"frame {frame}{seconds}" + (" (peak)" if frame == centre else ""), fontsize=7)
         axis.axis("off")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,8 +33,8 @@ SpeedRow = Callable[[str, float, dict[str, float], str], None]
 
 
 @pytest.fixture(scope="session")
-def speed_row() -> Iterator[SpeedRow]:
-    """Records ours beside the others, in seconds; rows are printed and written to results/speed.json at the end."""
+def speed_row() -> SpeedRow:
+    """Records ours beside the others, in seconds; each row is printed and written to results/speed.json."""
     file = RESULTS / "speed.json"
     rows = {row["name"]: row for row in json.loads(file.read_text())["rows"]} if file.is_file() else {}
 
@@ -42,8 +42,8 @@ def speed_row() -> Iterator[SpeedRow]:
         ratio = {other: seconds / ours_s for other, seconds in others.items()}
         rows[name] = {"name": name, "ours_s": ours_s, "others_s": others, "times_faster": ratio, "target": target}
         beside = ", ".join(f"{other} {1e3 * s:.2f} ms ({ratio[other]:.2f}x)" for other, s in others.items())
+        machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+        file.write_text(json.dumps({"machine": machine, "rows": list(rows.values())}, indent=1) + "\n")
         print(f"\n{name}: {1e3 * ours_s:.2f} ms; {beside or 'nothing beside it'}; target: {target}")
 
-    yield record
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    file.write_text(json.dumps({"machine": machine, "rows": list(rows.values())}, indent=1) + "\n")
+    return record

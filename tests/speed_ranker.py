@@ -32,7 +32,7 @@ def ranker(**options: object) -> MilRanker:
 
 
 def through_lightning(system: MilRanker, clip: Clip, n_steps: int) -> float:
-    """Median seconds of a step."""
+    """Seconds of the fastest step, which other load on the machine disturbs least."""
     watch = Stopwatch()
     trainer = Trainer(
         accelerator="cpu",
@@ -45,11 +45,11 @@ def through_lightning(system: MilRanker, clip: Clip, n_steps: int) -> float:
         callbacks=[watch],
     )
     trainer.fit(system, DataLoader([clip] * n_steps, batch_size=None))
-    return float(torch.tensor(watch.ends).double().diff().median())
+    return float(torch.tensor(watch.ends).double().diff().min())
 
 
 def bare(system: MilRanker, clip: Clip, n_steps: int) -> float:
-    """Median seconds of a step."""
+    """Seconds of the fastest step, which other load on the machine disturbs least."""
     system.log_dict = lambda *_, **__: None  # logging is Lightning's
     system.train()
     optimizer = system.configure_optimizers()
@@ -59,7 +59,7 @@ def bare(system: MilRanker, clip: Clip, n_steps: int) -> float:
         system.training_step(clip, i).backward()
         optimizer.step()
         ends.append(time.perf_counter())
-    return float(torch.tensor(ends).double().diff().median())
+    return float(torch.tensor(ends).double().diff().min())
 
 
 @pytest.mark.parametrize("kind", ["DeiT-S on pixels", "stored features"])
@@ -76,7 +76,7 @@ def test_lightning_costs_little(kind: str, speed_row: SpeedRow) -> None:
         clip = Clip(["", ""], torch.zeros(2, 2), {"video": torch.zeros(2, 8, 1)}, pixels, label=label)
         n_steps = 8
     ours, theirs = [], []
-    for _ in range(2):  # one after the other twice, so that a passing load meets both
+    for _ in range(3):  # one after the other, so that a passing load meets both
         theirs.append(bare(ranker(**options), clip, n_steps))
         ours.append(through_lightning(ranker(**options), clip, n_steps))
     ratio = min(ours) / min(theirs)
