@@ -10,7 +10,7 @@ demo: $(READY)  ## render the demo world, train MilRanker on it, test it, show w
 	$(BIN)/python demo.py
 
 test: $(READY)  ## every test that needs no GPU
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" -rs
 
 setup: $(READY)  ## .venv with the versions of constraints.txt
 
@@ -35,6 +35,7 @@ speed: $(READY)  ## ours beside the others, in one run; writes results/speed.jso
 
 # without a .venv where PYTHON is given: make gpu-check PYTHON=python3
 gpu-check: $(if $(filter $(BIN)/python,$(PYTHON)),$(READY))  ## tests marked gpu; writes results/gpu.json
+	$(PYTHON) -c "import torch, sys; sys.exit(None if torch.cuda.is_available() else 'gpu-check needs an NVIDIA GPU')"
 	$(PYTHON) -m pytest -s -m gpu tests
 
 demo-encoder: $(READY)  ## train weights/demo_deit.safetensors anew, about ten minutes on two cores

@@ -19,13 +19,13 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import datamodules
 import lightning_modules
 from callbacks.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from callbacks.evaluator import Evaluator
-from callbacks.progress import Progress
+from callbacks.progress import Progress, Throughput
 from callbacks.score_writer import ScoreWriter
 from datamodules.video_data import VideoDataModule
 from lightning_modules.system import System
@@ -98,7 +98,8 @@ class VigilCli(LightningCLI):
             self._refuse_missing_checkpoint()
             run = run_of(Path(self.checkpoint)) if self.checkpoint else None
             parent = run or Path(self._get(self.config, "runs")) / name
-            self.folder = parent / f"{self.subcommand}-{name.split('-')[1]}-{config_hash(given)}"
+            digest = config_hash({**given, "ckpt_path": self.checkpoint})  # best.ckpt and last.ckpt are two tests
+            self.folder = parent / f"{self.subcommand}-{name.split('-')[1]}-{digest}"
         super().instantiate_classes()
         self.datamodule.watch(self.model)
 
@@ -115,15 +116,16 @@ class VigilCli(LightningCLI):
         config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
         if config.get("logger") in (None, True) and not quick:
             config["logger"] = TensorBoardLogger(self.folder, name="", version="")
-        extra: list[Any] = [Evaluator(), ScoreWriter(self.folder)]
+        extra: list[Any] = [Evaluator(), ScoreWriter(self.folder), Throughput()]
         if config.get("enable_progress_bar") is not False:
             extra.append(Progress())
         if self.subcommand == "fit" and not quick:
             checkpoints = self.folder / "checkpoints"
             monitor = self.datamodule.monitor
             extra += [
-                LastCheckpoint(checkpoints, self._get(self.config_init, "save_every")),
+                # the last one after the best one: what it stores of the best is then up to date
                 ModelCheckpoint(checkpoints, "best", monitor, mode="max", enable_version_counter=False),
+                LastCheckpoint(checkpoints, self._get(self.config_init, "save_every")),
             ]
             if config.get("logger"):
                 extra.append(LearningRateMonitor())
@@ -135,6 +137,8 @@ class VigilCli(LightningCLI):
         if self.run.unfinished:
             self.config_init.fit.ckpt_path = str(self.run.checkpoint)
             rank_zero_info(f"Going on with the unfinished run {self.folder}; delete that folder to start again.")
+        elif self.checkpoint is not None:
+            self._refuse_other_values()
         if self.trainer.is_global_zero:
             self.run.claim()
         rank_zero_info(f"Run folder: {self.folder}")
@@ -142,6 +146,16 @@ class VigilCli(LightningCLI):
     def after_fit(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             self.run.write_state("finished")
+
+    def _refuse_other_values(self) -> None:
+        """A fit that goes on from a checkpoint takes the optimiser from it, learning rate and all."""
+        other = self._overruled()
+        if other:
+            raise ValueError(
+                f"fit --ckpt_path {self.checkpoint} goes on with the values stored there, but "
+                + "; ".join(f"{key} is {ours} here and {theirs} there" for key, (ours, theirs) in other.items())
+                + "; give the same values, or leave --ckpt_path out to start anew"
+            )
 
     def before_validate(self) -> None:
         self._compare_with_checkpoint()
@@ -161,11 +175,18 @@ class VigilCli(LightningCLI):
                     f"{self.subcommand} needs a trained {type(self.model).__name__}; add --ckpt_path runs/.../last.ckpt"
                 )
             return
+        for key, (ours, theirs) in self._overruled().items():
+            rank_zero_info(f"{key}: {ours} as given here; the checkpoint was trained with {theirs}.")
+
+    def _overruled(self) -> dict[str, tuple[Any, Any]]:
+        """{hyper-parameter: (given here, stored in the checkpoint)} of those that differ."""
         stored = AtomicCheckpointIO().load_checkpoint(self.checkpoint).get("hyper_parameters", {})
         given = self.config_dump["model"].get("init_args", {})
-        for key, value in given.items():
-            if key in stored and _plain(stored[key]) != _plain(value):
-                rank_zero_info(f"{key}: {value} as given here; the checkpoint was trained with {stored[key]}.")
+        return {
+            key: (value, stored[key])
+            for key, value in given.items()
+            if key in stored and _plain(stored[key]) != _plain(value)
+        }
 
 
 class SaveConfig(SaveConfigCallback):
@@ -226,14 +247,19 @@ def run(args: list[str]) -> None:
         )
     except SIGTERMException:
         raise SystemExit(143) from None
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, MisconfigurationException) as error:
         if os.environ.get("VIGIL_TRACEBACK"):
             raise
         sys.stderr.write(f"error: {cause(str(error))}\n")
+        if "gpu backend" in str(error) or "accelerator" in str(error):
+            sys.stderr.write("Without a GPU, -c configs/machines/cpu.yaml is the machine.\n")
         raise SystemExit(1) from error
     except SystemExit as stop:
         if stop.code in (130, 143):
             sys.stderr.write("Stopped, with a checkpoint. The same command goes on where it stopped.\n")
+        if isinstance(stop.__context__, KeyboardInterrupt):  # outside training, or at the second Ctrl-C
+            sys.stderr.write("Stopped at once. The same command goes on from the last checkpoint; readings are kept.\n")
+            raise SystemExit(130) from None
         raise
     finally:
         sys.argv = before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -61,13 +62,22 @@ class LastCheckpoint(Checkpoint):
         if number == signal.SIGINT and self.signal is not None:
             raise KeyboardInterrupt
         self.signal = number
+        if number == signal.SIGINT:
+            sys.stderr.write("\nStopping after this batch, with a checkpoint; Ctrl-C again stops at once.\n")
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if not trainer.is_last_batch:  # the epoch's last batch has a validation still to come
+            self._stop_if_told(trainer)
+        if trainer.global_step >= self._saved_step + self.every_n_steps:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._stop_if_told(trainer)
+
+    def _stop_if_told(self, trainer: Trainer) -> None:
         if trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
             self._save(trainer)
             raise SystemExit(128 + (self.signal or signal.SIGTERM))
-        if trainer.global_step >= self._saved_step + self.every_n_steps:
-            self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:  # with the threshold just fitted

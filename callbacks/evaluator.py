@@ -29,6 +29,7 @@ class Evaluator(Callback):
         self.results: dict[str, dict[str, float]] = {}
         self.curves: dict[str, Curve] = {}
         self.refined: dict[str, Curve] = {}
+        self.failure: ValueError | None = None
         self._metrics: dict[str, Metric] = {}
         self._scores: FrameMetric | None = None
 
@@ -59,7 +60,12 @@ class Evaluator(Callback):
         assert self._scores is not None
         self.curves = self._scores.curves()
         self.refined = {} if self._scores.refine is None else self._scores.curves(refined=True)
-        result = {key: value for metric in self._metrics.values() for key, value in metric.compute().items()}
+        try:
+            result = {key: value for metric in self._metrics.values() for key, value in metric.compute().items()}
+        except ValueError as error:
+            if stage == "val":
+                raise
+            self.failure, result = error, {}  # the writer raises it once the scores, hours of work, are on disk
         self.results[stage] = result
         if stage == "val":
             self._fit_threshold(trainer, module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 from vigil.types import Clip
@@ -16,11 +16,10 @@ def count_frames(clip: Clip) -> int:
     return sum(frame.numel() for frame in clip.frame.values())
 
 
-class Progress(RichProgressBar):
-    """Rich's bar with frames per second, which TensorBoard gets as `train/frames_per_second`."""
+class Throughput(Callback):
+    """Logs `train/frames_per_second` over all processes; of stored or given features, rows per second."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        super().on_train_start(trainer, module)
         self._since, self._frames = time.perf_counter(), 0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, i: int) -> None:
@@ -29,7 +28,10 @@ class Progress(RichProgressBar):
             rate = self._frames / (time.perf_counter() - self._since)
             module.log("train/frames_per_second", rate, prog_bar=True, batch_size=1)
             self._since, self._frames = time.perf_counter(), 0
-        super().on_train_batch_end(trainer, module, outputs, batch, i)
+
+
+class Progress(RichProgressBar):
+    """Rich's bar, with time left and frames per second."""
 
     def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         return {key: value for key, value in super().get_metrics(trainer, module).items() if key != "v_num"}

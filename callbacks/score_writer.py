@@ -46,8 +46,12 @@ class ScoreWriter(Callback):
 
     def _write(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         evaluator = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluator))
-        if not trainer.is_global_zero or not evaluator.curves:
-            return
+        if trainer.is_global_zero and evaluator.curves:
+            self._write_all(trainer, module, evaluator, split)
+        if evaluator.failure is not None:
+            raise evaluator.failure
+
+    def _write_all(self, trainer: Trainer, module: LightningModule, evaluator: Evaluator, split: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         videos = {video.name: video for video in trainer.datamodule.known(split)}
         threshold = None if np.isnan(float(module.threshold)) else float(module.threshold)

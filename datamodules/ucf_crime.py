@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,7 @@ class UcfCrime(VideoDataModule):
         annotation: str | None = None,
         lengths: str | None = None,
         features: str | None = None,
-        crops: str | int = "mean",
+        crops: int | Literal["mean", "center"] = "mean",
         validation_fraction: float = 0.1,
         missing: Literal["refuse", "leave_out"] = "refuse",
     ) -> None:
@@ -108,14 +109,14 @@ class UcfCrime(VideoDataModule):
             raise ValueError(
                 f"{file}: the official annotation, the convention vera needs the second one (VERA's, UMIL's)"
             )
-        listed = {video.name for video in annotations.ucf_crime(self._file(self.test_list))}
-        odd = sorted(listed ^ {video.name for video in videos})
+        listed = {video.name: video.path for video in annotations.ucf_crime(self._file(self.test_list))}
+        odd = sorted(listed.keys() ^ {video.name for video in videos})
         if odd:
             raise ValueError(
                 f"{file.name} and {self.test_list} disagree on {len(odd)} videos: {', '.join(odd[:10])}; "
                 "take both from the same release"
             )
-        return videos
+        return [replace(video, path=listed[video.name]) for video in videos]  # the list spells the folder
 
     def judged(self, videos: Sequence[Video]) -> list[Video]:
         """The videos, n_frames known, as the convention sees them: length of the frame axis and anomalous intervals."""
@@ -141,9 +142,10 @@ class UcfCrime(VideoDataModule):
     def _found(self, videos: list[Video]) -> list[Video]:
         """The videos with their files or features, which are found by name wherever they lie."""
         files: dict[str, list[Path]] = {}
-        for file in sorted(self.root.rglob("*")):
-            if file.suffix.lower() in SUFFIXES:
-                files.setdefault(file.stem, []).append(file)
+        for folder, _, names in os.walk(self.root, followlinks=True):
+            for file in (Path(folder, name) for name in names):
+                if file.suffix.lower() in SUFFIXES:
+                    files.setdefault(file.stem, []).append(file)
         found = [replace(video, path=_choose(files.get(video.name, []), video.path)) for video in videos]
         if self.features is None:
             return self._kept(found, [video.path is not None for video in found], self.root)
@@ -183,6 +185,7 @@ def _stem(name: str) -> str:
 
 def _choose(files: list[Path], spelled: Path | None) -> Path | None:
     """The file that lies where the list says, else the first: the event recognition part repeats 50 normal videos."""
+    files = sorted(files)
     if spelled is not None:
         files = sorted(files, key=lambda file: file.parts[-2:] != spelled.parts[-2:])
     return files[0] if files else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -21,6 +22,8 @@ from vigil.features import read_features, snippet_spans, to_segments
 from vigil.store import FileMemory, Store
 from vigil.types import Clip, Video, View, Watcher
 from vigil.video import VideoInfo, probe, read_frames
+
+EQUAL_PARTS = 32  # rows of features that stand for parts of a video, not for 16 frames each: C3D of Sultani et al.
 
 
 class VideoDataModule(LightningDataModule):
@@ -88,7 +91,7 @@ class VideoDataModule(LightningDataModule):
             videos = self._limit(self.videos(split))
             if not videos:
                 raise ValueError(f"{type(self).__name__} has no {split} video under {self.root}")
-            self._known[split] = [self._measure(video) for video in videos]
+            self._known[split] = [self._measure(video, split) for video in videos]
         return self._known[split]
 
     def train_dataloader(self) -> DataLoader:
@@ -131,7 +134,11 @@ class VideoDataModule(LightningDataModule):
         return self.watcher
 
     def _workers(self) -> dict[str, Any]:
-        return {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": outlast_signals,
+        }
 
     def _shard(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
@@ -149,10 +156,16 @@ class VideoDataModule(LightningDataModule):
         kept = {video.name for group in groups.values() for video in group}
         return [video for video in videos if video.name in kept]
 
-    def _measure(self, video: Video) -> Video:
+    def _measure(self, video: Video, split: str) -> Video:
         """The video with frame count and rate; a file's own count beats the annotation's."""
         if video.features is not None and video.path is None:
             rows = len(_features(video, self.crops))
+            if rows == EQUAL_PARTS and video.n_frames is None and split in ("test", "predict"):
+                raise ValueError(
+                    f"{video.features}: {rows} rows may be {rows} equal parts of a video of any length, and scores "
+                    "need the length; set data.init_args.lengths to a csv with columns name, frames, or put the video "
+                    "under root"
+                )
             return replace(video, n_frames=video.n_frames or 16 * rows)  # 16-frame snippets unless a length is known
         if video.path is None:
             raise FileNotFoundError(f"{video.name}: no video file of this name under {self.root}")
@@ -165,6 +178,12 @@ class VideoDataModule(LightningDataModule):
 def _probe(path: Path) -> list[Any]:
     info = probe(path)
     return [info.n_frames, info.fps, info.height, info.width]
+
+
+def outlast_signals(_: int) -> None:
+    """For a loader's worker: what stops a whole process group shall find it alive until the batch under way is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))  # and no longer, should nobody end it
 
 
 class WindowDataset(Dataset[Clip]):
@@ -323,7 +342,10 @@ class SeededBatches(Sampler[list[int]]):
 
     def __init__(self, groups: Sequence[Sequence[int]], size: int, seed: int, rank: int = 0, world: int = 1) -> None:
         if size % world:
-            raise ValueError(f"batch_size {size} is shared by {world} processes; it must be a multiple of {world}")
+            near = " or ".join(str(n) for n in (size // world * world, (size // world + 1) * world) if n)
+            raise ValueError(
+                f"batch_size {size} is shared by {world} processes; it must be a multiple of {world}, such as {near}"
+            )
         self.groups = [np.asarray(group) for group in groups]
         self.size, self.seed, self.rank, self.world, self.epoch = size, seed, rank, world, 0
 
@@ -381,7 +403,11 @@ class ResumableLoader(DataLoader):
         assert self.batch_sampler is not None
         rest = list(self.batch_sampler)[done:]  # in a loader of its own: this one's workers serve the next epochs
         yield from DataLoader(
-            self.dataset, batch_sampler=rest, collate_fn=self.collate_fn, num_workers=self.num_workers
+            self.dataset,
+            batch_sampler=rest,
+            collate_fn=self.collate_fn,
+            num_workers=self.num_workers,
+            worker_init_fn=outlast_signals,
         )
 
     def state_dict(self) -> dict[str, int]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vigil.deit import DeitEncoder
 
 from lightning_modules.system import System
+from vigil.deit import DeitEncoder
 from vigil.mil import SegmentScorer, rank_bags, smoothness, sparsity
 from vigil.temporal import smooth
 from vigil.types import Clip, Prediction, View
@@ -80,7 +80,9 @@ class MilRanker(System):
 
     def forward(self, clip: Clip) -> Tensor:
         """Scores in [0, 1] of a bag's segments (B, N), or of windows (B, 1)."""
-        return self.scorer(self.segment_features(clip)).float().sigmoid()
+        feature = self.segment_features(clip).float()
+        with torch.autocast(feature.device.type, enabled=False):  # bf16 would leave 8 bits of a score, and ties
+            return self.scorer(feature).sigmoid()
 
     def training_step(self, clip: Clip, i: int) -> Tensor:
         score = self(clip)

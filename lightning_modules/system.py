@@ -87,14 +87,16 @@ class System(LightningModule):
             for stream, view in (self.fit_views if split == "train" else self.test_views).items():
                 if view not in data.stores:
                     precision = str(self.trainer.precision)
-                    data.stores[view] = Store({**key, "view": asdict(view), "precision": precision, "pixels": DECODER})
+                    whole = {**key, "view": asdict(view), "precision": precision, "pixels": DECODER}
+                    data.stores[view] = Store(whole, memory=data.memory)
                 self._fill(data.stores[view], stream, view, data.known(split))
         self.trainer.strategy.barrier("readings")
+        data.memory.reload()  # with what the other processes found
 
     @torch.no_grad()
     def _fill(self, store: Store, stream: str, view: View, videos: list[Any]) -> None:
         missing = []
-        for video in videos[self.global_rank :: self.trainer.world_size]:
+        for video in videos:
             if video.features is not None:
                 continue
             try:
@@ -104,6 +106,8 @@ class System(LightningModule):
                 known = False
             if not known:
                 missing.append(video)
+        self.trainer.strategy.barrier("missing")  # before anybody writes: all ranks share out the same list
+        missing = missing[self.global_rank :: self.trainer.world_size]
         if not missing:
             return
         rank_zero_info(f"Reading {len(missing)} videos with the frozen backbone, once; kept in {store.folder}")
@@ -134,8 +138,15 @@ class System(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))
+        checkpoint["reading_key"] = plain(self.reading_key())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        stored, key = checkpoint.get("reading_key"), plain(self.reading_key())
+        if stored is not None and stored != key:
+            raise ValueError(
+                f"the checkpoint was trained on other frozen weights: {stored} there, {key} here; "
+                "give the encoder and weights that it was trained with"
+            )
         ours, theirs = self.state_dict(), checkpoint["state_dict"]
         wrong = [f"{name} is missing" for name in ours.keys() - theirs.keys()]
         wrong += [f"{name} is not part of this {type(self).__name__}" for name in theirs.keys() - ours.keys()]

@@ -182,3 +182,38 @@ def test_tensorboard_gets_losses_rate_throughput_and_curves(world: Path, here: P
     board.Reload()
     assert len(board.Tags()["images"]) == 16
     assert "test/frame_auroc" in board.Tags()["scalars"]
+
+
+def test_a_fit_from_a_checkpoint_with_another_learning_rate_is_refused(
+    world: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = fit(world, "--trainer.max_epochs=1") / "checkpoints" / "last.ckpt"
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", str(world), "--ckpt_path", str(last), "--model.init_args.learning_rate=1e-6"])
+    assert stop.value.code == 1
+    assert "learning_rate is 1e-06 here and 0.005 there" in capsys.readouterr().err
+
+
+def test_best_and_last_are_two_tests(world: Path, here: Path) -> None:
+    run = fit(world, "--trainer.max_epochs=1")
+    for name in ("best", "last"):
+        main(["test", "-c", str(world), "--ckpt_path", str(run / "checkpoints" / f"{name}.ckpt")])
+    assert len(list(run.glob("test-*/scores.csv"))) == 2
+
+
+def test_bf16_leaves_scores_in_full_precision(world: Path, here: Path) -> None:
+    run = fit(world, "--trainer.precision=bf16-mixed", "--trainer.max_epochs=2")
+    last = str(run / "checkpoints" / "last.ckpt")
+    main(["test", "-c", str(world), "--ckpt_path", last, "--trainer.precision=bf16-mixed"])
+    (file,) = run.glob("test-*/scores.csv")
+    scores = [float(line.split(",")[3]) for line in file.read_text().splitlines()[1:]]
+    assert len(set(scores)) > 0.99 * len(scores)  # in bf16 some 600 windows share a few dozen values
+
+
+def test_a_gpu_that_is_not_there_is_one_line(world: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", str(world), "--trainer.accelerator=gpu"])
+    assert stop.value.code == 1
+    assert "configs/machines/cpu.yaml" in capsys.readouterr().err

@@ -39,4 +39,4 @@ def test_a_batch_size_that_two_processes_cannot_share_is_refused(tmp_path: Path)
     world = write_feature_world(tmp_path / "world")
     done = lightning("fit", "-c", world, "--model.init_args.batch_size", 5, *TWO, cwd=tmp_path)
     assert done.returncode != 0
-    assert "batch_size 5 is shared by 2 processes; it must be a multiple of 2" in done.stderr
+    assert "batch_size 5 is shared by 2 processes; it must be a multiple of 2, such as 4 or 6" in done.stderr

@@ -151,4 +151,5 @@ def test_the_full_plan_holds_every_class_in_both_splits() -> None:
         found = [video.category for video in videos if video.split == split]
         assert {*CATEGORIES, "Normal"} == set(found)
         assert found.count("Normal") >= 20
-    assert all(200 <= video.n_frames <= 400 for video in videos)
+    fewest, most = SIZES["full"][4:]
+    assert all(fewest <= video.n_frames <= most for video in videos)

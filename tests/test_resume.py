@@ -11,6 +11,7 @@ import torch
 from tests.worlds import assert_equal, lightning, weights, write_feature_world
 
 TWO = ("--trainer.devices", 2, "--trainer.strategy", "ddp")
+LAST_STEP = 19  # of the last epoch: its validation is still to come
 KILLED_AT = 12  # in the middle of the third epoch of five steps; the last checkpoint is two steps behind
 
 
@@ -28,18 +29,20 @@ def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=str
-)
+    ("number", "status", "step"),
+    [(signal.SIGKILL, -9, KILLED_AT), (signal.SIGTERM, 143, KILLED_AT), (signal.SIGINT, 130, KILLED_AT),
+     (signal.SIGTERM, 143, LAST_STEP)],
+)  # fmt: skip
 def test_a_stopped_fit_and_the_same_command_end_in_bit_equal_weights(
-    number: signal.Signals, status: int, world: Path, undisturbed: dict[str, torch.Tensor], tmp_path: Path
+    number: signal.Signals, status: int, step: int, world: Path, undisturbed: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     command = ("fit", "-c", world, "--save_every", 5)
-    stopped = lightning(*command, cwd=tmp_path, at=(KILLED_AT, number))
+    stopped = lightning(*command, cwd=tmp_path, at=(step, number))
     assert stopped.returncode == status, stopped.stderr
     if number != signal.SIGKILL:
         assert "The same command goes on" in stopped.stderr
         (last,) = tmp_path.rglob("last.ckpt")
-        assert torch.load(last, weights_only=True)["global_step"] == KILLED_AT + 1  # the batch under way was finished
+        assert torch.load(last, weights_only=True)["global_step"] == step + 1  # the batch under way was finished
     resumed = lightning(*command, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "Going on with the unfinished run" in resumed.stderr + resumed.stdout
@@ -57,3 +60,10 @@ def test_two_processes_killed_end_in_bit_equal_weights(world: Path, tmp_path: Pa
     resumed = lightning(*command, cwd=tmp_path / "b")
     assert resumed.returncode == 0, resumed.stderr
     assert_equal(weights(tmp_path / "b"), weights(tmp_path / "a"))
+
+
+def test_a_signal_to_the_whole_group_finds_workers_that_outlast_it(world: Path, tmp_path: Path) -> None:
+    command = ("fit", "-c", world, "--data.init_args.num_workers", 2)
+    stopped = lightning(*command, cwd=tmp_path, at=(KILLED_AT, -signal.SIGTERM))
+    assert stopped.returncode == 143, stopped.stderr
+    assert "The same command goes on" in stopped.stderr

@@ -68,12 +68,15 @@ trainer:
 
 
 class SignalAt(Callback):
-    """Sends this process a signal at a training step, both from VIGIL_TEST_SIGNAL="step:number"; at rank 0 alone."""
+    """Sends a signal at a training step, from VIGIL_TEST_SIGNAL="step:number"; at rank 0 alone.
+
+    To this process; a negative number goes to its whole group, as SLURM and a terminal do it.
+    """
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, i: int) -> None:
         step, number = map(int, os.environ.get("VIGIL_TEST_SIGNAL", "-1:0").split(":"))
         if trainer.global_step == step and trainer.global_rank == 0:
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number) if number > 0 else os.killpg(0, -number)
 
 
 def lightning(*args: object, cwd: Path, at: tuple[int, int] | None = None) -> subprocess.CompletedProcess[str]:
@@ -83,7 +86,16 @@ def lightning(*args: object, cwd: Path, at: tuple[int, int] | None = None) -> su
     if at is not None:
         environment["VIGIL_TEST_SIGNAL"] = f"{at[0]}:{int(at[1])}"  # not in the config, which decides the run folder
     command = [sys.executable, "-m", "cli", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        start_new_session=True,
+    )
 
 
 def weights(run_or_root: Path) -> dict[str, torch.Tensor]:

@@ -52,6 +52,10 @@ class FileMemory:
         """Whether `recall` would answer at once."""
         return self._key(path, fact) in self._load()
 
+    def reload(self) -> None:
+        """Learn what other processes have found since."""
+        self._facts = None
+
     def _key(self, path: Path, fact: str) -> str:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         stamp = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
