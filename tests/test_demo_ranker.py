@@ -103,8 +103,8 @@ def test_the_demo_ranker_beats_chance_and_both_controls(world: Path) -> None:
 
 
 def test_shuffled_labels_teach_little(world: Path) -> None:
-    # Not one half, also where both labels hold as many true anomalies. Most likely a ranking of maxima raises rare looks
-    # in one label's bags and leaves them just below the others in the other's, and anomalies are rare looks.
+    # Not one half, also where both labels hold as many true anomalies. Most likely a ranking of maxima raises rare
+    # looks in one label's bags and leaves them just below the others in the other's, and anomalies are rare looks.
     values = [fit_and_test(world, deal)[0]["frame_auroc"] for deal in range(5)]
     print(f"\nframe AUROC of five shuffles: {[round(value, 4) for value in values]}, mean {np.mean(values):.4f}")
     assert 0.4 < np.mean(values) < 0.7
