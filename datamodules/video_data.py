@@ -23,7 +23,7 @@ from vigil.store import FileMemory, Store
 from vigil.types import Clip, Video, View, Watcher
 from vigil.video import VideoInfo, probe, read_frames
 
-EQUAL_PARTS = 32  # rows of features that stand for parts of a video, not for 16 frames each: C3D of Sultani et al.
+EQUAL_PARTS = 32  # rows of every video where features stand for its parts: C3D of Sultani et al.
 
 
 class VideoDataModule(LightningDataModule):
@@ -91,7 +91,9 @@ class VideoDataModule(LightningDataModule):
             videos = self._limit(self.videos(split))
             if not videos:
                 raise ValueError(f"{type(self).__name__} has no {split} video under {self.root}")
-            self._known[split] = [self._measure(video, split) for video in videos]
+            if split in ("test", "predict"):
+                self._refuse_parts_of_unknown_length(videos)
+            self._known[split] = [self._measure(video) for video in videos]
         return self._known[split]
 
     def train_dataloader(self) -> DataLoader:
@@ -156,16 +158,20 @@ class VideoDataModule(LightningDataModule):
         kept = {video.name for group in groups.values() for video in group}
         return [video for video in videos if video.name in kept]
 
-    def _measure(self, video: Video, split: str) -> Video:
+    def _refuse_parts_of_unknown_length(self, videos: list[Video]) -> None:
+        """Where every file has 32 rows, a row is a part of a video of any length, and not 16 frames."""
+        unknown = [video for video in videos if video.features and video.n_frames is None and video.path is None]
+        if unknown and all(len(_features(video, self.crops)) == EQUAL_PARTS for video in unknown):
+            raise ValueError(
+                f"{unknown[0].features}: {EQUAL_PARTS} rows, as in all of the {len(unknown)} files: equal parts of "
+                "videos of unknown length; set data.init_args.lengths to a csv with columns name, frames, or put "
+                "the videos under root"
+            )
+
+    def _measure(self, video: Video) -> Video:
         """The video with frame count and rate; a file's own count beats the annotation's."""
         if video.features is not None and video.path is None:
             rows = len(_features(video, self.crops))
-            if rows == EQUAL_PARTS and video.n_frames is None and split in ("test", "predict"):
-                raise ValueError(
-                    f"{video.features}: {rows} rows may be {rows} equal parts of a video of any length, and scores "
-                    "need the length; set data.init_args.lengths to a csv with columns name, frames, or put the video "
-                    "under root"
-                )
             return replace(video, n_frames=video.n_frames or 16 * rows)  # 16-frame snippets unless a length is known
         if video.path is None:
             raise FileNotFoundError(f"{video.name}: no video file of this name under {self.root}")

@@ -294,3 +294,11 @@ def test_a_ranker_trains_a_step_on_real_c3d_features(shared_data: Path, tmp_path
     assert all(not torch.equal(after[name], value) for name, value in before.items())
     bag = data.train_dataloader().dataset[0]
     assert np.array_equal(bag.features["video"][0].numpy(), features[names.index(bag.video[0])])
+
+
+def test_parts_of_videos_of_unknown_length_are_not_scored(tmp_path: Path) -> None:
+    write_feature_world(tmp_path / "world", snippets=(32, 33))
+    data = UcfCrime(str(tmp_path / "world"), features=str(tmp_path / "world" / "features"))
+    assert data.known("train")
+    with pytest.raises(ValueError, match=r"32 rows, as in all of the 16 files.*data\.init_args\.lengths"):
+        data.known("test")
