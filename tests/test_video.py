@@ -378,10 +378,3 @@ def test_frames_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 frames per second"):
         write_video(tmp_path / "a.mp4", [image], 0)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_same_frames_are_written_as_the_same_bytes(tmp_path: Path) -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (40, 3, 60, 80), np.uint8)
-    for i in range(6):
-        write_video(tmp_path / f"{i}.mp4", frames, 30)
-    assert len({(tmp_path / f"{i}.mp4").read_bytes() for i in range(6)}) == 1

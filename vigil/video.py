@@ -211,8 +211,8 @@ def write_video(
     """Writes frames, each uint8 (C, Y, X), RGB or grey, as H.264 in yuv420p; `path` appears only when it is complete.
 
     yuv420p needs even sizes: an odd one gains a copy of its last row or column. crf: 0 (exact but for colour) to 51,
-    x264's default 23. threads: one by default, for with more the bytes depend on how many; the
-    same frames and options then give the same bytes.
+    x264's default 23. threads: one by default, for with more the bytes depend on how many. Even so
+    x264 gives the same frames other bytes, and slightly other pixels, from time to time.
     Raises ValueError for no frames, for frames of another type or shape, and for a rate that is not above 0.
     """
     path = Path(path)
@@ -230,9 +230,7 @@ def write_video(
                 if shape is None:
                     shape = image.shape
                     stream.height, stream.width = shape[:2]
-                picture = av.VideoFrame.from_ndarray(image, format="rgb24")
-                # converted here: left to the encoder, the same frames came out as other bytes from time to time
-                container.mux(stream.encode(picture.reformat(format="yuv420p")))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             if shape is None:
                 raise ValueError(f"{path}: no frames to write; at least one is expected")
             container.mux(stream.encode(None))
