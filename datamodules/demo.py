@@ -8,8 +8,10 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -81,14 +83,23 @@ def write_ucf_crime(root: str | Path, seed: int = 0, size: str = "full") -> None
     """Render the demo world into root, unless it is there already.
 
     Writes Videos/<class>/<name>.mp4, Anomaly_Train.txt, Anomaly_Test.txt, Temporal_Anomaly_Annotation.txt (of the test
-    videos), demo_masks/<name>.npz (vigil.recording.read_masks) and uca/UCFCrime_{Train,Val,Test}.json. A world that is
-    unfinished, older, or of another seed or size is rendered again. Everything is written beside root and moved there
-    at the end, under a lock, so that several processes may call this at once. Raises ValueError where root holds
+    videos), demo_masks/<name>.npz (vigil.recording.read_masks) and uca/UCFCrime_{Train,Val,Test}.json, as `write_demo`
+    does it.
+    """
+    wanted = {"seed": seed, "size": size, "version": VERSION}
+    videos = plan(seed, size)
+    write_demo(root, wanted, lambda folder: _render(folder, videos))
+
+
+def write_demo(root: str | Path, wanted: dict[str, object], render: Callable[[Path], None]) -> None:
+    """Have `render(folder)` write a demo copy into root, unless the one that `wanted` (JSON-able) describes is there.
+
+    Everything is written beside root and moved there at the end, under a lock, so that several processes may call this
+    at once. A copy that is unfinished or of another description is written again. Raises ValueError where root holds
     anything else.
     """
     root = Path(root).absolute()
-    wanted = {"seed": seed, "size": size, "version": VERSION, "finished": True}
-    videos = plan(seed, size)
+    wanted = wanted | {"finished": True}
     root.parent.mkdir(parents=True, exist_ok=True)
     with open(root.parent / f".{root.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -102,7 +113,9 @@ def write_ucf_crime(root: str | Path, seed: int = 0, size: str = "full") -> None
         fresh = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
         try:
             fresh.chmod(0o755)
-            _render(fresh, videos, wanted)
+            (fresh / MARKER).write_text(json.dumps(wanted | {"finished": False}))
+            render(fresh)
+            (fresh / MARKER).write_text(json.dumps(wanted))
             if root.exists():
                 shutil.rmtree(root)
             os.replace(fresh, root)
@@ -117,8 +130,7 @@ def _marker(root: Path) -> dict[str, object] | None:
         return None  # cut off while it was written: not finished
 
 
-def _render(root: Path, videos: list[DemoVideo], wanted: dict[str, object]) -> None:
-    (root / MARKER).write_text(json.dumps(wanted | {"finished": False}))
+def _render(root: Path, videos: list[DemoVideo]) -> None:
     for folder in {"demo_masks", "uca", *(f"Videos/{video.folder}" for video in videos)}:
         (root / folder).mkdir(parents=True)
     jobs = [
@@ -133,19 +145,22 @@ def _render(root: Path, videos: list[DemoVideo], wanted: dict[str, object]) -> N
         )
         for v in videos
     ]
-    workers = min(8, len(os.sched_getaffinity(0)))
-    if workers > 1 and sum(video.n_frames for video in videos) > 4000:
-        # spawn: a fork of a process that already runs torch's threads can deadlock
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            scenes = pool.starmap(record, jobs, chunksize=1)
-    else:
-        scenes = [record(*job) for job in jobs]
+    scenes = in_parallel(record, jobs, sum(video.n_frames for video in videos))
     for split in ("Train", "Test"):
         files = sorted(video.file for video in videos if video.split == split.lower())
         (root / f"Anomaly_{split}.txt").write_text("".join(f"{file}\n" for file in files))
     _write_annotation(root, videos, [anomalies for anomalies, _ in scenes])
     _write_captions(root, videos, [captions for _, captions in scenes])
-    (root / MARKER).write_text(json.dumps(wanted))
+
+
+def in_parallel(record: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], n_frames: int) -> list[Any]:
+    """[record(*job) for each job], in processes of their own where `n_frames` altogether are worth starting them."""
+    workers = min(8, len(os.sched_getaffinity(0)))
+    if workers > 1 and n_frames > 4000:
+        # spawn: a fork of a process that already runs torch's threads can deadlock
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            return pool.starmap(record, jobs, chunksize=1)
+    return [record(*job) for job in jobs]
 
 
 def _write_annotation(root: Path, videos: list[DemoVideo], anomalies: list[list[tuple[int, int]]]) -> None:

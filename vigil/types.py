@@ -72,7 +72,8 @@ class Video:
 
     name: no folder, no extension. n_frames and fps: None until known. label: 0 normal, 1 anomalous, None unknown.
     anomalies: half-open frame intervals; [] for a normal video, None where nobody annotated the time.
-    captions: (first frame, end frame, sentence). masks: () -> bool (n_frames, Y, X), None where there are none.
+    captions: (first frame, end frame, sentence). masks: frames int64 (T,) -> (T, Y, X), None where there are none:
+    bool, or the number of the anomalous object that each pixel shows, 0 where there is none.
     features: a pre-extracted feature file read instead of the pixels.
     """
 
@@ -84,7 +85,7 @@ class Video:
     category: str | None = None
     anomalies: list[tuple[int, int]] | None = None
     captions: list[tuple[int, int, str]] = field(default_factory=list)
-    masks: Callable[[], np.ndarray] | None = None
+    masks: Callable[[np.ndarray], np.ndarray] | None = None
     features: Path | None = None
 
 
@@ -95,6 +96,7 @@ class Clip:
     pixels {stream: uint8 (B, T, C, Y, X); a bag: (B, N, T, C, Y, X)} or features {stream: float32 (B, N, D)}.
     frame {stream: int64 (B, T); a bag: (B, N, T); features: (B, N)}: where each row was sampled.
     span int64 (B, 2): the frames this clip answers for. label (B,), frame_label (B, T), mask bool (B, T, Y, X).
+    text: the sentence of each, or its phrases joined by commas; phrases: the categories that each is asked about.
     """
 
     video: list[str]
@@ -107,6 +109,7 @@ class Clip:
     frame_label: Tensor | None = None
     mask: Tensor | None = None
     text: list[str] | None = None
+    phrases: list[list[str]] | None = None
 
     def to(self, device: object, non_blocking: bool = False) -> Clip:
         """The same clip with every tensor on `device`."""
