@@ -1,40 +1,54 @@
-"""VideoDataModule: Videos of a dataset become windows or bags, Clips and loaders."""
+"""VideoDataModule: what a dataset says of its videos becomes Clips and loaders."""
 
 from __future__ import annotations
 
-import math
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset, Sampler
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader, Dataset
 from torchmetrics import Metric
 
-from vigil.features import read_features, snippet_spans, to_segments
-from vigil.store import FileMemory, Store
+from datamodules.clips import BagDataset, WindowDataset, join, read_rows
+from datamodules.loading import ResumableLoader, SeededBatches, Shard, outlast_signals
+from vigil import annotations
+from vigil.features import find_features
+from vigil.metrics import EventMap, FrameAp, FrameAuroc, VideoAuroc
+from vigil.store import FileMemory, Store, fingerprint
 from vigil.types import Clip, Video, View, Watcher
-from vigil.video import VideoInfo, probe, read_frames
+from vigil.video import IMAGE_SUFFIXES, VideoInfo, probe
 
 EQUAL_PARTS = 32  # rows of every video where features stand for its parts: C3D of Sultani et al.
+SNIPPET_FRAMES = 16  # the axis of a convention that counts snippets is at most one longer or shorter than the video
+SNIPPET_CONVENTIONS = ("urdmu", "vadclip", "rtfm", "xdviodet")
+SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".ts", ".m4v", ".flv", ".wmv"}
 
 
 class VideoDataModule(LightningDataModule):
     """Base of every dataset: a subclass says which videos there are and how they are judged.
 
-    root: the dataset's folder. demo: render the demo copy into root first. limit_videos: at most so many videos of
-    each split, both labels alike, for a quick trial. seed: draws the validation split and the order of training.
-    num_workers: decoding processes. Source: none; the conventions are this project's.
+    root: the dataset's folder; videos are found below it by name, be they files or folders of images. demo: render the
+    demo copy into root first. limit_videos: at most so many videos of each split, both labels alike, for a quick trial.
+    seed: draws the validation split and the order of training. num_workers: decoding processes. missing: refuse, or
+    leave_out the videos that are not there. features: folder of pre-extracted features, read instead of videos; crops:
+    mean, center or a crop's number. validation_fraction: of the training videos, held out by class; None where the
+    dataset names a split "val" of its own. Source: none; the conventions are this project's.
     """
 
-    monitor: str | None = None  # the logged validation metric, larger is better, that the best checkpoint is chosen by
+    family = ""  # datasets of one family hold the same videos under the same names, as UCF-Crime and UCA do
+    fps: float | None = None  # nominal, of videos that do not tell theirs
+    main_metric = "frame_auroc"
+    # the logged validation metric, larger is better, that the best checkpoint is chosen by; None: there is no best one.
+    # Training videos carry no times, so validation judges whole videos
+    monitor: str | None = "val/video_auroc"
+    convention = "full"  # vigil.annotations.frame_labels
+    lengths: str | None = None  # a csv of frame counts
 
     def __init__(
         self,
@@ -43,23 +57,33 @@ class VideoDataModule(LightningDataModule):
         limit_videos: int | None = None,
         seed: int = 0,
         num_workers: int = 2,
+        missing: str = "refuse",
+        features: str | None = None,
+        crops: int | str = "mean",
+        validation_fraction: float | None = None,
     ) -> None:
         super().__init__()
+        if validation_fraction is not None and not 0 < validation_fraction < 1:
+            raise ValueError(f"validation_fraction {validation_fraction}: a number between 0 and 1 is expected")
         self.root = Path(root)
         self.demo = demo
         self.limit_videos = limit_videos
         self.seed = seed
         self.num_workers = num_workers
+        self.missing, self.features, self.crops = missing, features, crops
+        self.validation_fraction = validation_fraction
         self.stores: dict[View, Store] = {}
         self.watcher: Watcher | None = None
-        self.crops: str | int = "mean"
         self.memory = FileMemory()
         self._known: dict[str, list[Video]] = {}
 
     # what a dataset says -------------------------------------------------------------------------------------------
 
-    def videos(self, split: str) -> list[Video]:
-        """The videos of `split`: train, val, test or predict."""
+    def annotated(self, split: str) -> list[Video]:
+        """The videos of `split` (train, val, test or predict) that the dataset names, whether or not they are there.
+
+        path: where the dataset says that a video lies, relative to root, or None where it only gives the name.
+        """
         raise NotImplementedError
 
     def metrics(self, split: str = "test") -> dict[str, Metric]:
@@ -70,6 +94,11 @@ class VideoDataModule(LightningDataModule):
     def categories(self) -> list[str]:
         """The dataset's classes, "Normal" not among them."""
         raise NotImplementedError
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What decides whether two numbers on this dataset may be compared; stored beside every number."""
+        return {"dataset": type(self).__name__}
 
     def render(self) -> None:
         """Write the demo copy of this dataset into root."""
@@ -84,6 +113,38 @@ class VideoDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         if self.demo:
             self.render()
+            self.__dict__.pop("_files", None)
+
+    def videos(self, split: str) -> list[Video]:
+        """The videos of `split` with their files. Raises FileNotFoundError where some may not be left out."""
+        if self.validation_fraction is None or split not in ("train", "val"):
+            return self._there(split)
+        videos = self._there("train")
+        held = validation_names(videos, self.validation_fraction, self.seed)
+        return [video for video in videos if (video.name in held) == (split == "val")]
+
+    def _there(self, split: str) -> list[Video]:
+        located = self.located(split)
+        absent = [video.name for video in located if (video.features if self.features else video.path) is None]
+        if not absent:
+            return located
+        where = self.features or self.root
+        if self.missing == "refuse" or len(absent) == len(located):
+            raise FileNotFoundError(
+                f"{len(absent)} of {len(located)} videos are not under {where}: {', '.join(absent[:10])}; "
+                "complete the download, or set data.init_args.missing: leave_out"
+            )
+        rank_zero_info(f"{len(absent)} of {len(located)} videos are not under {where}; left out, as asked.")
+        return [video for video in located if video.name not in set(absent)]
+
+    def located(self, split: str) -> list[Video]:
+        """The videos of `split` as annotated, path and features None where there is no file."""
+        videos = [replace(video, path=self._locate(video)) for video in self.annotated(split)]
+        if self.features is None:
+            return videos
+        stems = {_stem(annotations.video_name(file.name)) for file in Path(self.features).rglob("*.*")}
+        there = find_features(self.features, [video.name for video in videos if _stem(video.name) in stems])
+        return [replace(video, features=there.get(video.name), fps=video.fps or self.fps) for video in videos]
 
     def known(self, split: str) -> list[Video]:
         """The videos of `split`, limited as asked, each with its frame count and rate."""
@@ -96,6 +157,15 @@ class VideoDataModule(LightningDataModule):
             self._known[split] = [self._measure(video) for video in videos]
         return self._known[split]
 
+    def seen(self) -> dict[str, Any]:
+        """What a fit on this data sees: {"videos": {family/name: fingerprint of its file}}, validation among it."""
+        videos = [*self.known("train"), *self.known("val")]
+        return {"videos": {f"{self.family}/{video.name}": self._fingerprint(video) for video in videos}}
+
+    def tested(self) -> dict[str, str]:
+        """{family/name: fingerprint} of the videos that a test judges."""
+        return {f"{self.family}/{video.name}": self._fingerprint(video) for video in self.known("test")}
+
     def train_dataloader(self) -> DataLoader:
         watcher, videos = self._watcher, self.known("train")
         groups = [[i for i, video in enumerate(videos) if video.label == label] for label in (1, 0)]
@@ -104,10 +174,10 @@ class VideoDataModule(LightningDataModule):
                 f"training needs anomalous and normal videos, {len(groups[0])} and {len(groups[1])} are there; "
                 "raise limit_videos or check the training list"
             )
+        dataset = self.fit_dataset(videos)
         batches = SeededBatches(
-            groups if watcher.balanced else [groups[0] + groups[1]], watcher.batch_size, self.seed, *self._shard()
+            groups if watcher.balanced else [range(len(dataset))], watcher.batch_size, self.seed, *self._shard()
         )
-        dataset = BagDataset(videos, watcher.fit_views, self.stores, self.crops)
         return ResumableLoader(dataset, batch_sampler=batches, collate_fn=join, **self._workers())
 
     def val_dataloader(self) -> DataLoader:
@@ -119,14 +189,63 @@ class VideoDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         return self._scoring_loader("predict")
 
+    def fit_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
+        """What training draws from: item i is video i, unless a dataset trains on something else."""
+        return BagDataset(videos, self._watcher.fit_views, self.stores, self.crops)
+
+    def scoring_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
+        """What is scored, in order."""
+        return WindowDataset(videos, self._watcher.test_views, self.stores, self._watcher.window_batch, self.crops)
+
     def pixel_clips(self, videos: Sequence[Video], stream: str, view: View) -> DataLoader:
         """Every window or segment of `videos` as pixels, one video after the other, none shared among processes."""
         dataset = WindowDataset(videos, {stream: view}, {}, self._watcher.window_batch)
         return DataLoader(dataset, batch_size=None, shuffle=False, **self._workers())
 
+    def frame_metrics(self, split: str, unseen: Sequence[str] = ()) -> dict[str, Metric]:
+        """AUROC, AP and events of a split with times; AUROC of whole videos where both labels are there.
+
+        Of the split "val" whole videos alone are judged. unseen: categories that no fit has seen.
+        """
+        videos, slack = (self.known(split), 0) if split == "val" else (self.judged(self.known(split)), self.slack)
+        whole: dict[str, Metric] = {}
+        if {video.label for video in videos} == {0, 1}:
+            whole["video"] = VideoAuroc(videos, slack)
+        if split == "val":
+            return whole
+        return {
+            "auroc": FrameAuroc(videos, slack, unseen),
+            "ap": FrameAp(videos, slack),
+            "events": EventMap(videos, slack=slack),
+            **whole,
+        }
+
+    def judged(self, videos: Sequence[Video]) -> list[Video]:
+        """The videos, n_frames known, as the convention sees them: length of the frame axis and anomalous intervals."""
+        count = {video.name: video.n_frames for video in videos}
+        if self.slack:
+            rows = annotations.lengths(self._file(self.lengths)) if self.lengths else {}
+            absent = [name for name in count if name not in rows]
+            if absent and self.convention == "urdmu":
+                raise ValueError(
+                    f"the convention urdmu needs OpenCV's frame counts of {len(absent)} videos, as of {absent[0]}; "
+                    "set data.init_args.lengths to a csv with columns name, frames, frames_cv2"
+                )
+            rows = {name: rows.get(name, {"frames": count[name]}) for name in count}
+            count = annotations.array_lengths(rows, self.convention)
+        label = annotations.frame_labels(videos, count, self.convention)
+        return [
+            replace(video, n_frames=count[video.name], anomalies=annotations.anomalous_runs(label[video.name]))
+            for video in videos
+        ]
+
+    @property
+    def slack(self) -> int:
+        """By how many frames the convention's axis may miss the end of a video: a snippet, or none."""
+        return SNIPPET_FRAMES if self.convention in SNIPPET_CONVENTIONS else 0
+
     def _scoring_loader(self, split: str) -> DataLoader:
-        watcher = self._watcher
-        dataset = WindowDataset(self.known(split), watcher.test_views, self.stores, watcher.window_batch, self.crops)
+        dataset = self.scoring_dataset(self.known(split))
         return DataLoader(dataset, batch_size=None, sampler=Shard(len(dataset), *self._shard()), **self._workers())
 
     @property
@@ -145,6 +264,49 @@ class VideoDataModule(LightningDataModule):
     def _shard(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
+    @cached_property
+    def _files(self) -> dict[str, list[Path]]:
+        """What lies below root: files by their name, videos by their stem as well, folders of images by their own."""
+        found: dict[str, list[Path]] = {}
+        for folder, _, names in os.walk(self.root, followlinks=True):
+            images = False
+            for name in names:
+                suffix = os.path.splitext(name)[1].lower()
+                if suffix in IMAGE_SUFFIXES:
+                    images = True
+                    continue
+                found.setdefault(name, []).append(Path(folder, name))
+                if suffix in SUFFIXES:
+                    found.setdefault(name[: -len(suffix)], []).append(Path(folder, name))
+            if images:
+                found.setdefault(Path(folder).name, []).append(Path(folder))
+        return {name: sorted(paths) for name, paths in found.items()}
+
+    def _locate(self, video: Video) -> Path | None:
+        """The file that lies where the dataset says, else the first of this name anywhere below root."""
+        spelled = video.path
+        if spelled is not None and (self.root / spelled).exists():
+            return self.root / spelled
+        files = self._files.get(video.name, [])
+        if spelled is not None:  # UCF-Crime's event recognition part repeats 50 normal videos in another folder
+            files = sorted(files, key=lambda file: file.parts[-2:] != spelled.parts[-2:])
+        return files[0] if files else None
+
+    def _file(self, *names: str) -> Path:
+        """The first of these files that lies in root or in a folder under it."""
+        for name in names:
+            for path in (self.root / name, *self._files.get(Path(name).name, []), Path(name)):
+                if path.is_file():
+                    return path
+        raise FileNotFoundError(
+            f"{self.root}: no {' or '.join(names)} here or in a folder below; "
+            f"data.init_args.root must be the folder of {type(self).__name__}, or set demo: true to render a small one"
+        )
+
+    def _fingerprint(self, video: Video) -> str:
+        path = video.path or video.features
+        return "" if path is None else str(self.memory.recall(path, "fingerprint", fingerprint))
+
     def _limit(self, videos: list[Video]) -> list[Video]:
         if self.limit_videos is None or len(videos) <= self.limit_videos:
             return videos
@@ -161,7 +323,7 @@ class VideoDataModule(LightningDataModule):
     def _refuse_parts_of_unknown_length(self, videos: list[Video]) -> None:
         """Where every file has 32 rows, a row is a part of a video of any length, and not 16 frames."""
         unknown = [video for video in videos if video.features and video.n_frames is None and video.path is None]
-        if unknown and all(len(_features(video, self.crops)) == EQUAL_PARTS for video in unknown):
+        if unknown and all(len(read_rows(video, self.crops)) == EQUAL_PARTS for video in unknown):
             raise ValueError(
                 f"{unknown[0].features}: {EQUAL_PARTS} rows, as in all of the {len(unknown)} files: equal parts of "
                 "videos of unknown length; set data.init_args.lengths to a csv with columns name, frames, or put "
@@ -171,14 +333,14 @@ class VideoDataModule(LightningDataModule):
     def _measure(self, video: Video) -> Video:
         """The video with frame count and rate; a file's own count beats the annotation's."""
         if video.features is not None and video.path is None:
-            rows = len(_features(video, self.crops))
+            rows = len(read_rows(video, self.crops))
             return replace(video, n_frames=video.n_frames or 16 * rows)  # 16-frame snippets unless a length is known
         if video.path is None:
             raise FileNotFoundError(f"{video.name}: no video file of this name under {self.root}")
         info = VideoInfo(*self.memory.recall(video.path, "probe", _probe))
         if info.n_frames < 1:
             raise ValueError(f"{video.path}: no frame can be decoded")
-        return replace(video, n_frames=info.n_frames, fps=info.fps)
+        return replace(video, n_frames=info.n_frames, fps=info.fps or video.fps or self.fps)
 
 
 def _probe(path: Path) -> list[Any]:
@@ -186,238 +348,23 @@ def _probe(path: Path) -> list[Any]:
     return [info.n_frames, info.fps, info.height, info.width]
 
 
-def outlast_signals(_: int) -> None:
-    """For a loader's worker: what stops a whole process group shall find it alive until the batch under way is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))  # and no longer, should nobody end it
+def _stem(name: str) -> str:
+    return name.removesuffix("_x264")  # feature files go by either
 
 
-class WindowDataset(Dataset[Clip]):
-    """Windows of videos for scoring: item i is a Clip of up to `size` neighbouring windows of one video."""
-
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        views: Mapping[str, View],
-        stores: Mapping[View, Store],
-        size: int,
-        crops: str | int = "mean",
-    ) -> None:
-        self.videos, self.views, self.stores, self.crops = videos, dict(views), stores, crops
-        self.items: list[tuple[int, int, int]] = []
-        for i, video in enumerate(videos):
-            n_windows = len(_spans(video, self.views, crops))
-            self.items += [(i, first, min(first + size, n_windows)) for first in range(0, n_windows, size)]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Clip:
-        i, first, end = self.items[index]
-        video = self.videos[i]
-        span = _spans(video, self.views, self.crops)[first:end]
-        clip = Clip(video=[video.name] * (end - first), span=torch.as_tensor(span), frame={})
-        for stream, view in self.views.items():
-            if video.features is not None:
-                rows = torch.from_numpy(_features(video, self.crops)[first:end])
-            elif view in self.stores:
-                rows = _stored(self.stores[view], video)[first:end]
-            else:
-                frame = view.indices(_length(video))[first:end]
-                clip.frame[stream] = torch.as_tensor(frame)
-                clip.pixels[stream] = _pixels(video, frame)
-                continue
-            clip.features[stream] = rows[:, None]
-            clip.frame[stream] = torch.as_tensor(span[:, :1].copy())
-        return _labelled(clip, video)
-
-
-class BagDataset(Dataset[Clip]):
-    """Whole videos for training: item i is a Clip of one bag."""
-
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        views: Mapping[str, View],
-        stores: Mapping[View, Store],
-        crops: str | int = "mean",
-    ) -> None:
-        self.videos, self.views, self.stores, self.crops = videos, dict(views), stores, crops
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    def __getitem__(self, index: int) -> Clip:
-        video = self.videos[index]
-        n_frames = _length(video)
-        clip = Clip(video=[video.name], span=torch.tensor([[0, n_frames]]), frame={})
-        for stream, view in self.views.items():
-            if video.features is not None:
-                bag = torch.from_numpy(to_segments(_features(video, self.crops), view.segments or 32))
-            elif view in self.stores:
-                bag = _stored(self.stores[view], video)
-            else:
-                frame = view.indices(n_frames)
-                clip.frame[stream] = torch.as_tensor(frame)[None]
-                clip.pixels[stream] = _pixels(video, frame)[None]
-                continue
-            clip.features[stream] = bag[None]
-            clip.frame[stream] = torch.as_tensor(view.spans(n_frames)[:, 0].copy())[None]
-        return _labelled(clip, video)
-
-
-def _length(video: Video) -> int:
-    assert video.n_frames is not None  # known() measured it
-    return video.n_frames
-
-
-@lru_cache(maxsize=4)
-def _read(path: Path, crops: str | int) -> np.ndarray:
-    return read_features(path, crops)
-
-
-def _features(video: Video, crops: str | int) -> np.ndarray:
-    assert video.features is not None
-    return _read(video.features, crops)  # neighbouring windows ask for one file
-
-
-def _spans(video: Video, views: Mapping[str, View], crops: str | int) -> np.ndarray:
-    if video.features is not None:
-        return snippet_spans(len(_features(video, crops)), _length(video))
-    return next(iter(views.values())).spans(_length(video))
-
-
-def _pixels(video: Video, frame: np.ndarray) -> Tensor:
-    assert video.path is not None  # known() looked
-    pixels = read_frames(video.path, frame.ravel())
-    return pixels.view(*frame.shape, *pixels.shape[1:])
-
-
-def _stored(store: Store, video: Video) -> Tensor:
-    assert video.path is not None
-    reading = store.read(video.path)
-    if reading is None:
-        raise FileNotFoundError(
-            f"{store.path(video.path)}: the reading of {video.name} went away; run again to redo it"
-        )
-    return reading
-
-
-def _labelled(clip: Clip, video: Video) -> Clip:
-    if video.label is not None:
-        clip.label = torch.full((len(clip.video),), video.label)
-    clip.category = None if video.category is None else [video.category] * len(clip.video)
-    return clip
-
-
-def join(clips: Sequence[Clip]) -> Clip:
-    """One Clip of several, along B. Pixels of another size are resized to the first's, since a batch has one size."""
-
-    def stack(values: Sequence[Tensor]) -> Tensor:
-        return torch.cat([_resized(value, values[0].shape[-2:]) if value.ndim > 4 else value for value in values])
-
-    def streams(get: Callable[[Clip], dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {stream: stack([get(clip)[stream] for clip in clips]) for stream in get(clips[0])}
-
-    labels, categories = [clip.label for clip in clips], [clip.category for clip in clips]
-    return Clip(
-        video=[name for clip in clips for name in clip.video],
-        span=torch.cat([clip.span for clip in clips]),
-        frame=streams(lambda clip: clip.frame),
-        pixels=streams(lambda clip: clip.pixels),
-        features=streams(lambda clip: clip.features),
-        label=None if None in labels else torch.cat([label for label in labels if label is not None]),
-        category=None if None in categories else [name for names in categories for name in names or []],
-    )
-
-
-def _resized(pixels: Tensor, size: torch.Size) -> Tensor:
-    if pixels.shape[-2:] == size:
-        return pixels
-    flat = pixels.flatten(0, -4).float()
-    smaller = interpolate(flat, size=tuple(size), mode="bilinear", antialias=True, align_corners=False)
-    return smaller.round().clamp(0, 255).to(torch.uint8).view(*pixels.shape[:-2], *size)
-
-
-class SeededBatches(Sampler[list[int]]):
-    """Batches of `size` from each group, in an order that (seed, epoch) alone decides; each rank takes its share.
-
-    `size` counts all ranks together, so a recipe does not change with the number of GPUs; ValueError where the ranks
-    do not divide it. The shorter group goes round until the longer one is through.
-    """
-
-    def __init__(self, groups: Sequence[Sequence[int]], size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        if size % world:
-            near = " or ".join(str(n) for n in (size // world * world, (size // world + 1) * world) if n)
-            raise ValueError(
-                f"batch_size {size} is shared by {world} processes; it must be a multiple of {world}, such as {near}"
-            )
-        self.groups = [np.asarray(group) for group in groups]
-        self.size, self.seed, self.rank, self.world, self.epoch = size, seed, rank, world, 0
-
-    @property
-    def sampler(self) -> SeededBatches:
-        return self  # Lightning tells the epoch to batch_sampler.sampler, and to nobody without one
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return math.ceil(max(len(group) for group in self.groups) / self.size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = np.random.default_rng((self.seed, self.epoch))
-        orders = []
-        for group in self.groups:
-            rounds = math.ceil(len(self) * self.size / len(group))
-            orders.append(np.concatenate([generator.permutation(group) for _ in range(rounds)]))
-        for start in range(0, len(self) * self.size, self.size):
-            mine = slice(start + self.rank, start + self.size, self.world)
-            yield [int(i) for order in orders for i in order[mine]]
-
-
-class Shard(Sampler[int]):
-    """Every `world`-th item from `rank`, padded by going round: all ranks get equally many, metrics drop repeats."""
-
-    def __init__(self, n_items: int, rank: int = 0, world: int = 1) -> None:
-        per_rank = math.ceil(n_items / world)
-        self.items = [(rank + world * k) % n_items for k in range(per_rank)]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.items)
-
-
-class ResumableLoader(DataLoader):
-    """A DataLoader that goes on in the middle of an epoch: its state is how many batches it has yielded.
-
-    A state at the end of an epoch reads as 0, since the next pass is the next epoch's.
-    """
-
-    _start = 0
-    _yielded = 0
-
-    def __iter__(self) -> Iterator[Clip]:
-        self._yielded, self._start = self._start, 0
-        for batch in self._rest(self._yielded) if self._yielded else super().__iter__():
-            self._yielded += 1
-            yield batch
-
-    def _rest(self, done: int) -> Iterator[Clip]:
-        assert self.batch_sampler is not None
-        rest = list(self.batch_sampler)[done:]  # in a loader of its own: this one's workers serve the next epochs
-        yield from DataLoader(
-            self.dataset,
-            batch_sampler=rest,
-            collate_fn=self.collate_fn,
-            num_workers=self.num_workers,
-            worker_init_fn=outlast_signals,
-        )
-
-    def state_dict(self) -> dict[str, int]:
-        return {"yielded": self._yielded % len(self)}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self._start = state["yielded"]
+def validation_names(videos: Sequence[Video], fraction: float, seed: int) -> set[str]:
+    """Names of the videos held out: `fraction` of each label, spread over its categories by their size, seeded."""
+    generator = np.random.default_rng(seed)
+    held: set[str] = set()
+    for label in (1, 0):
+        groups: dict[str | None, list[str]] = {}
+        for video in sorted(videos, key=lambda video: video.name):
+            if video.label == label:
+                groups.setdefault(video.category, []).append(video.name)
+        order = []
+        for names in groups.values():
+            rank = (np.arange(len(names)) + generator.random()) / len(names)  # the smallest ranks, fairly over groups
+            order += list(zip(rank, generator.permutation(names), strict=True))
+        n_held = round(fraction * len(order))
+        held |= {str(name) for _, name in sorted(order)[: max(n_held, 1)]}
+    return held

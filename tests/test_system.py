@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
+import datamodules.clips
 import datamodules.video_data
 from datamodules import UcfCrime
 from lightning_modules import MilRanker
@@ -193,7 +194,7 @@ def test_a_second_fit_decodes_no_video_and_runs_no_backbone(
     video_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = fit_and_test(demo_ranker(), video_world, tmp_path)
-    monkeypatch.setattr(datamodules.video_data, "read_frames", refuse)
+    monkeypatch.setattr(datamodules.clips, "read_frames", refuse)
     monkeypatch.setattr(datamodules.video_data, "probe", refuse)
     model = demo_ranker()
     monkeypatch.setattr(model.encoder, "forward", refuse)
@@ -205,7 +206,7 @@ def test_other_weights_or_another_view_ask_for_readings_of_their_own(
     video_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     fit_and_test(demo_ranker(), video_world, tmp_path)
-    monkeypatch.setattr(datamodules.video_data, "read_frames", refuse)
+    monkeypatch.setattr(datamodules.clips, "read_frames", refuse)
     other = {
         "seed": {"seed": 1},
         "fit_view": {"fit_view": View(frames=2, segments=4)},

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from datamodules import UcfCrime
-from datamodules.ucf_crime import validation_names
+from datamodules.video_data import validation_names
 from lightning_modules import MilRanker
 from tests.tiny_videos import make_trainer, write_tiny_video, write_video_world
 from tests.worlds import write_feature_world
@@ -29,7 +29,7 @@ TOTALS = {
 
 
 def totals(data: UcfCrime) -> tuple[int, int]:
-    judged = data.judged(data.annotated())
+    judged = data.judged(data.annotated("test"))
     assert len(judged) == 290
     frames = sum(video.n_frames for video in judged)
     return frames, sum(end - first for video in judged for first, end in video.anomalies)
@@ -66,13 +66,13 @@ def test_vera_is_not_judged_on_the_official_annotation(shared_data: Path) -> Non
         annotation="Temporal_Anomaly_Annotation.txt",
     )
     with pytest.raises(ValueError, match="vera needs the second one"):
-        data.annotated()
+        data.annotated("test")
 
 
 def test_the_lists_hold_1610_and_290_videos_and_validation_comes_out_of_training(shared_data: Path) -> None:
     root = shared_data / "ucf_crime"
     data = UcfCrime(str(root), missing="leave_out")
-    data._found = lambda videos: videos  # the files are not here, the lists are
+    data._there = data.annotated  # the files are not here, the lists are
     train, val, test = ({video.name: video for video in data.videos(split)} for split in ("train", "val", "test"))
     assert (len(train) + len(val), len(test)) == (1610, 290)
     assert not set(train) & set(val)
@@ -167,7 +167,7 @@ def test_missing_features_are_refused_by_name_or_left_out_on_request(tmp_path: P
     features = tmp_path / "features"
     (features / "Abuse007_x264.npy").unlink()
     (features / "Abuse008_x264.npy").rename(features / "Abuse008_i3d.npy")
-    with pytest.raises(FileNotFoundError, match=r"no features of 1 videos: Abuse007_x264"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 16 videos are not under .*: Abuse007_x264"):
         UcfCrime(str(tmp_path), features=str(features)).known("test")
     kept = UcfCrime(str(tmp_path), features=str(features), missing="leave_out").known("test")
     assert len(kept) == 15

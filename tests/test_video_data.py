@@ -13,15 +13,9 @@ from lightning.pytorch import Callback
 from torch.utils.data import Dataset
 
 from datamodules import UcfCrime
-from datamodules.video_data import (
-    BagDataset,
-    ResumableLoader,
-    SeededBatches,
-    Shard,
-    VideoDataModule,
-    WindowDataset,
-    join,
-)
+from datamodules.clips import BagDataset, WindowDataset, join
+from datamodules.loading import ResumableLoader, SeededBatches, Shard
+from datamodules.video_data import VideoDataModule
 from lightning_modules import MilRanker
 from tests.tiny_videos import make_trainer, write_tiny_video, write_video_world
 from tests.worlds import write_feature_world

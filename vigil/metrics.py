@@ -31,7 +31,8 @@ class FrameMetric(Metric):
 
     update: the sampled frames are those of the first stream of clip.frame that has frame_score's shape (B, T). A score
     holds from its frame to the next sampled one, the first already from the start of the clip's span, the last to its
-    end; a frame repeated to pad the clip counts once. A window that comes twice counts once, overlaps are averaged.
+    end; a frame repeated to pad the clip counts once, and of frames before the span, which a causal window looks back
+    at, the last one holds from the span's start. A window that comes twice counts once, overlaps are averaged.
     Raises ValueError for a score that is no float32 in [0, 1] and for a clip of no video of the list.
     compute: {key: float}, and with `refine` set each key again as key_refined, on curves each refined once. Raises
     ValueError naming the videos that have a frame without a score. The videos' lengths and labels are read here.
@@ -159,11 +160,11 @@ class FrameMetric(Metric):
                 f"{clip.video[row]}: the score of frame {frame[row, column]} is {value[row, column]}; "
                 "a number in [0, 1] is expected"
             )
-        outside = (frame[:, 0] < span[:, 0]) | (frame[:, -1] >= span[:, 1]) | (np.diff(frame, axis=1) < 0).any(axis=1)
+        outside = (frame[:, 0] < 0) | (frame[:, -1] >= span[:, 1]) | (np.diff(frame, axis=1) < 0).any(axis=1)
         if outside.any():
             row = int(np.argmax(outside))
             raise ValueError(
-                f"{clip.video[row]}: frames {frame[row].tolist()} do not ascend within {span[row].tolist()}"
+                f"{clip.video[row]}: frames {frame[row].tolist()} do not ascend to within {span[row].tolist()}"
             )
         return self._held(clip.video, value, frame, span)
 
@@ -174,6 +175,8 @@ class FrameMetric(Metric):
         first = np.where(column == 0, span[row, 0], frame[row, column])
         last = np.append(row[1:] != row[:-1], True)
         end = np.where(last, span[row, 1], np.append(first[1:], 0))
+        first = np.maximum(first, span[row, 0])
+        row, column, first, end = (part[end > span[row, 0]] for part in (row, column, first, end))
         video = np.array([self._index[name] for name in names], dtype=np.int64)
         # + 0: a score of -0.0 is 0
         bits = (score[row, column] + np.float32(0)).view(np.int32)
@@ -184,9 +187,14 @@ class FrameAuroc(FrameMetric):
     """AUROC of all frames: frame_auroc, with the 95 % interval of a bootstrap over videos as _low and _high.
 
     Also frame_auroc_anomalous, over the videos that hold an anomaly; and frame_auroc/<category>, over the anomalous
-    videos of one category and all normal ones. Each of these is left out where it has no anomalous or no normal frame;
-    frame_auroc itself then raises ValueError.
+    videos of one category and all normal ones; a video of several, "Fighting+Shooting", counts in each. With `unseen`
+    categories frame_auroc_unseen, over their videos and all normal ones, and frame_auroc_seen, over the rest. Each of
+    these is left out where it has no anomalous or no normal frame; frame_auroc itself then raises ValueError.
     """
+
+    def __init__(self, videos: Sequence[Video], slack: int = 0, unseen: Sequence[str] = ()) -> None:
+        super().__init__(videos, slack)
+        self.unseen = frozenset(unseen)
 
     def values(self, curves: list[Curve]) -> dict[str, float]:
         runs = _against_all(self.videos, curves)
@@ -194,10 +202,15 @@ class FrameAuroc(FrameMetric):
         values = {"frame_auroc": whole.value, "frame_auroc_low": whole.low, "frame_auroc_high": whole.high}
         anomalous = [bool(video.anomalies) for video in self.videos]
         groups = {"frame_auroc_anomalous": anomalous}
-        for category in sorted(
-            {v.category for v, is_one in zip(self.videos, anomalous, strict=True) if is_one and v.category}
-        ):
-            groups[f"frame_auroc/{category}"] = [not v.anomalies or v.category == category for v in self.videos]
+        named = [
+            frozenset((v.category or "").split("+")) - {""} if is_one else None
+            for v, is_one in zip(self.videos, anomalous, strict=True)
+        ]
+        for category in sorted(frozenset().union(*(names for names in named if names))):
+            groups[f"frame_auroc/{category}"] = [names is None or category in names for names in named]
+        if self.unseen:
+            groups["frame_auroc_unseen"] = [names is None or bool(names & self.unseen) for names in named]
+            groups["frame_auroc_seen"] = [names is None or not names & self.unseen for names in named]
         for key, members in groups.items():
             chosen = [part for part, is_member in zip(runs, members, strict=True) if is_member]
             if not chosen:

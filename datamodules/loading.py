@@ -1,0 +1,102 @@
+"""How batches are dealt: an order that a seed decides, shards of one length, and loaders that go on in mid-epoch."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import DataLoader, Sampler
+
+from vigil.types import Clip
+
+
+def outlast_signals(_: int) -> None:
+    """For a loader's worker: what stops a whole process group shall find it alive until the batch under way is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))  # and no longer, should nobody end it
+
+
+class SeededBatches(Sampler[list[int]]):
+    """Batches of `size` from each group, in an order that (seed, epoch) alone decides; each rank takes its share.
+
+    `size` counts all ranks together, so a recipe does not change with the number of GPUs; ValueError where the ranks
+    do not divide it. The shorter group goes round until the longer one is through.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[int]], size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        if size % world:
+            near = " or ".join(str(n) for n in (size // world * world, (size // world + 1) * world) if n)
+            raise ValueError(
+                f"batch_size {size} is shared by {world} processes; it must be a multiple of {world}, such as {near}"
+            )
+        self.groups = [np.asarray(group) for group in groups]
+        self.size, self.seed, self.rank, self.world, self.epoch = size, seed, rank, world, 0
+
+    @property
+    def sampler(self) -> SeededBatches:
+        return self  # Lightning tells the epoch to batch_sampler.sampler, and to nobody without one
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(max(len(group) for group in self.groups) / self.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        orders = []
+        for group in self.groups:
+            rounds = math.ceil(len(self) * self.size / len(group))
+            orders.append(np.concatenate([generator.permutation(group) for _ in range(rounds)]))
+        for start in range(0, len(self) * self.size, self.size):
+            mine = slice(start + self.rank, start + self.size, self.world)
+            yield [int(i) for order in orders for i in order[mine]]
+
+
+class Shard(Sampler[int]):
+    """Every `world`-th item from `rank`, padded by going round: all ranks get equally many, metrics drop repeats."""
+
+    def __init__(self, n_items: int, rank: int = 0, world: int = 1) -> None:
+        per_rank = math.ceil(n_items / world)
+        self.items = [(rank + world * k) % n_items for k in range(per_rank)]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.items)
+
+
+class ResumableLoader(DataLoader):
+    """A DataLoader that goes on in the middle of an epoch: its state is how many batches it has yielded.
+
+    A state at the end of an epoch reads as 0, since the next pass is the next epoch's.
+    """
+
+    _start = 0
+    _yielded = 0
+
+    def __iter__(self) -> Iterator[Clip]:
+        self._yielded, self._start = self._start, 0
+        for batch in self._rest(self._yielded) if self._yielded else super().__iter__():
+            self._yielded += 1
+            yield batch
+
+    def _rest(self, done: int) -> Iterator[Clip]:
+        assert self.batch_sampler is not None
+        rest = list(self.batch_sampler)[done:]  # in a loader of its own: this one's workers serve the next epochs
+        yield from DataLoader(
+            self.dataset,
+            batch_sampler=rest,
+            collate_fn=self.collate_fn,
+            num_workers=self.num_workers,
+            worker_init_fn=outlast_signals,
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        return {"yielded": self._yielded % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._start = state["yielded"]
