@@ -1,0 +1,123 @@
+"""Metrics of class scores: how often the true category is among the best k."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from vigil.types import Clip, Prediction, Video
+
+
+class TopK(Metric):
+    """Share of samples whose true category is among the k best scored ones: top1, top2, top3.
+
+    A sample is one row of a clip: class_score floating point and finite (B, K), a column per category in the order of
+    `categories`, and clip.category. Categories that tie with the true one count by chance: the expected value if ties
+    were broken at random, so equal scores for all give k / K. A k of K or more would always be 1 and is left out.
+    A sample that comes twice, by (video, span), counts once. Raises ValueError without class scores, for a category
+    that is none of `categories`, for a clip of no video of the list; and in compute naming videos without a sample,
+    or one that came with two categories for the same span.
+    """
+
+    full_state_update = False
+    rows: list[Tensor] | Tensor
+
+    def __init__(self, videos: Sequence[Video], categories: Sequence[str]) -> None:
+        super().__init__(compute_with_cache=False)
+        self.videos, self.categories = list(videos), list(categories)
+        self._index = {video.name: index for index, video in enumerate(self.videos)}
+        if len(self._index) < len(self.videos):
+            raise ValueError(f"{len(self.videos)} videos share {len(self._index)} names; every name must occur once")
+        if len(set(self.categories)) < max(len(self.categories), 2):
+            raise ValueError(f"categories {self.categories}: at least two are expected, each once")
+        self._samples: np.ndarray | None = None
+        # int64 (R, 6): video, span, true category, how many score above it, how many others the same
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def update(self, clip: Clip, prediction: Prediction) -> None:
+        """Take in the class scores of one clip."""
+        if prediction.class_score is None:
+            raise ValueError(f"{clip.video[0]}: this system gives no class scores; leave top-k out or test another one")
+        unknown = [name for name in clip.video if name not in self._index]
+        if unknown:
+            raise ValueError(f"a clip of {unknown[0]}, which is none of the {len(self.videos)} videos to be judged")
+        score = prediction.class_score.detach()
+        true = self._true(clip)
+        expected = (len(clip.video), len(self.categories))
+        if score.shape != expected or not score.is_floating_point() or not score.isfinite().all():
+            raise ValueError(
+                f"{clip.video[0]}: class_score is {score.dtype} {tuple(score.shape)}, "
+                f"{int(score.isfinite().sum())} of {score.numel()} finite; finite floats {expected} are expected"
+            )
+        own = score.gather(1, torch.tensor(true, device=score.device)[:, None])
+        above, tied = (score > own).sum(dim=1), (score == own).sum(dim=1) - 1
+        video = torch.tensor([self._index[name] for name in clip.video])
+        columns = [video[:, None], clip.span.cpu(), torch.tensor(true)[:, None], above[:, None], tied[:, None]]
+        assert isinstance(self.rows, list)
+        self.rows.append(torch.cat([column.to(self.device) for column in columns], dim=1))
+        self._samples = None
+
+    def compute(self) -> dict[str, float]:
+        """top1, top2 and top3 over all samples."""
+        above, tied = self._gathered()[:, 4:].T
+        return {
+            f"top{k}": float(np.clip((k - above) / (tied + 1), 0, 1).mean())
+            for k in range(1, min(4, len(self.categories)))
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Samples of every category, of all processes.
+
+        After `compute` a process may ask alone; before, all must ask together. Raises ValueError as `compute` does.
+        """
+        if self._samples is None:
+            with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+                self._gathered()
+        number = np.bincount(self._gathered()[:, 3], minlength=len(self.categories))
+        return dict(zip(self.categories, number.tolist(), strict=True))
+
+    def sync(self, *args: object, **kwargs: object) -> None:
+        """As torchmetrics, but a process without any clip joins in with no rows, not a tensor of another shape."""
+        self._samples = None  # from now on those of all processes
+        if isinstance(self.rows, list) and not self.rows:
+            self.rows.append(torch.zeros((0, 6), dtype=torch.int64, device=self.device))
+        super().sync(*args, **kwargs)  # type: ignore[arg-type]
+
+    def reset(self) -> None:
+        """Forget every sample."""
+        super().reset()
+        self._samples = None
+
+    def _gathered(self) -> np.ndarray:
+        if self._samples is None:
+            rows = dim_zero_cat(self.rows).cpu().numpy() if len(self.rows) else np.zeros((0, 6), dtype=np.int64)
+            rows = rows[np.lexsort(rows.T[::-1])]  # the same order however clips were dealt to processes
+            again = (rows[1:, :3] == rows[:-1, :3]).all(axis=1)
+            torn = np.flatnonzero(again & (rows[1:, 3] != rows[:-1, 3]))
+            if len(torn):
+                video, first, end, one, _, _ = rows[torn[0]].tolist()
+                raise ValueError(
+                    f"{self.videos[video].name}: frames {first} to {end} came as {self.categories[one]} and as "
+                    f"{self.categories[rows[torn[0] + 1, 3]]}; one category per span is expected"
+                )
+            missing = sorted(set(range(len(self.videos))) - set(rows[:, 0].tolist()))
+            if missing:
+                names = ", ".join(self.videos[video].name for video in missing[:10])
+                raise ValueError(
+                    f"{len(missing)} of {len(self.videos)} videos have no class scores: {names}"
+                    f"{', …' if len(missing) > 10 else ''}; score every sample of every video"
+                )
+            self._samples = rows[np.append(True, ~again)]
+        return self._samples
+
+    def _true(self, clip: Clip) -> list[int]:
+        unknown = sorted(set(clip.category or [""]) - set(self.categories))
+        if unknown:
+            found = f"category {unknown[0]}" if clip.category else "no category"
+            raise ValueError(f"{clip.video[0]}: a clip of {found}; one of {', '.join(self.categories)} is expected")
+        return [self.categories.index(category) for category in clip.category or []]
