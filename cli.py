@@ -1,4 +1,4 @@
-"""The command: `lightning` or `vigil`, fit | validate | test | predict, over LightningCLI."""
+"""The command: `lightning` or `vigil`, fit | validate | test | predict over LightningCLI, and check."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ commands:
   validate   score the validation split, cut from the training videos
   test       score the test split: metrics, scores.csv, curves
   predict    score videos without judging them
+  check      look at a dataset's files: what is missing, damaged, doubled, or in fitting and testing both
 
 configs: one of each layer, in any order, or a file complete in itself
   configs/systems/*.yaml    what is trained and how
@@ -24,6 +25,7 @@ configs: one of each layer, in any order, or a file complete in itself
 first steps:
   lightning fit -c configs/demo.yaml
   lightning test -c configs/demo.yaml --ckpt_path runs/.../last.ckpt
+  lightning check -c configs/demo.yaml
 
 more: `lightning fit --help` lists every key; `lightning fit -c ... --print_config` prints what would run.
 A traceback for every error: VIGIL_TRACEBACK=1.
@@ -41,9 +43,14 @@ def main(args: list[str] | None = None) -> None:
 
         print(f"vigil {version('vigil-vad')}")
         return
-    from lightning_cli import run  # everything heavy waits until it is needed: --help answers at once
+    from lightning_cli import report, run  # everything heavy waits until it is needed: --help answers at once
 
-    run(args)
+    if args[0] == "check":
+        from check_cli import check
+
+        report(check, args[1:])
+    else:
+        run(args)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 import yaml
@@ -25,6 +26,9 @@ import datamodules
 import lightning_modules
 from callbacks.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from callbacks.evaluator import Evaluator
+from callbacks.leak_guard import LeakGuard
+from callbacks.live_writer import LiveWriter
+from callbacks.overlay import Overlay
 from callbacks.progress import Progress, Throughput
 from callbacks.score_writer import ScoreWriter
 from datamodules.video_data import VideoDataModule
@@ -81,6 +85,9 @@ class VigilCli(LightningCLI):
         parser.add_argument(
             "--save_every", type=int, default=200, help="Training steps from one checkpoint to the next."
         )
+        parser.add_argument(
+            "--leaks", type=Literal["refuse", "record"], default="refuse", help="A test on videos seen in fitting."
+        )
         parser.set_defaults({"trainer.use_distributed_sampler": False, "trainer.num_sanity_val_steps": 0})
 
     def _parse_ckpt_path(self) -> None:
@@ -116,17 +123,18 @@ class VigilCli(LightningCLI):
         config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
         if config.get("logger") in (None, True) and not quick:
             config["logger"] = TensorBoardLogger(self.folder, name="", version="")
-        extra: list[Any] = [Evaluator(), ScoreWriter(self.folder), Throughput()]
+        guard = LeakGuard(self._get(self.config_init, "leaks"))
+        writers = [ScoreWriter(self.folder), Overlay(self.folder), LiveWriter(self.folder)]
+        extra: list[Any] = [guard, Evaluator(), *writers, Throughput()]
         if config.get("enable_progress_bar") is not False:
             extra.append(Progress())
         if self.subcommand == "fit" and not quick:
             checkpoints = self.folder / "checkpoints"
             monitor = self.datamodule.monitor
-            extra += [
-                # the last one after the best one: what it stores of the best is then up to date
-                ModelCheckpoint(checkpoints, "best", monitor, mode="max", enable_version_counter=False),
-                LastCheckpoint(checkpoints, self._get(self.config_init, "save_every")),
-            ]
+            if monitor is not None:
+                extra.append(ModelCheckpoint(checkpoints, "best", monitor, mode="max", enable_version_counter=False))
+            # after the best one: what it stores of the best is then up to date
+            extra.append(LastCheckpoint(checkpoints, self._get(self.config_init, "save_every")))
             if config.get("logger"):
                 extra.append(LearningRateMonitor())
         return self._instantiate_trainer(config, extra)
@@ -225,6 +233,7 @@ def quieten() -> None:
         "does not have many workers",
         "isinstance.treespec, LeafSpec",
         "callbacks used to create the checkpoint",
+        "IterableDataset. has .__len__. defined",
     ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
 
@@ -234,6 +243,20 @@ def run(args: list[str]) -> None:
     quieten()
     before, sys.argv = sys.argv, [sys.argv[0], *args]  # DDP starts its other processes with sys.argv
     torch.set_float32_matmul_precision("high")
+    try:
+        report(_run)
+    except SystemExit as stop:
+        if stop.code in (130, 143):
+            sys.stderr.write("Stopped, with a checkpoint. The same command goes on where it stopped.\n")
+        if isinstance(stop.__context__, KeyboardInterrupt):  # outside training, or at the second Ctrl-C
+            sys.stderr.write("Stopped at once. The same command goes on from the last checkpoint; readings are kept.\n")
+            raise SystemExit(130) from None
+        raise
+    finally:
+        sys.argv = before
+
+
+def _run() -> None:
     try:
         VigilCli(
             System,
@@ -247,6 +270,12 @@ def run(args: list[str]) -> None:
         )
     except SIGTERMException:
         raise SystemExit(143) from None
+
+
+def report(command: Callable[..., None], *args: Any) -> None:
+    """command(*args), with an error of the user's making as a line on standard error and SystemExit(1)."""
+    try:
+        command(*args)
     except (ValueError, OSError, MisconfigurationException) as error:
         if os.environ.get("VIGIL_TRACEBACK"):
             raise
@@ -254,12 +283,3 @@ def run(args: list[str]) -> None:
         if "gpu backend" in str(error) or "accelerator" in str(error):
             sys.stderr.write("Without a GPU, -c configs/machines/cpu.yaml is the machine.\n")
         raise SystemExit(1) from error
-    except SystemExit as stop:
-        if stop.code in (130, 143):
-            sys.stderr.write("Stopped, with a checkpoint. The same command goes on where it stopped.\n")
-        if isinstance(stop.__context__, KeyboardInterrupt):  # outside training, or at the second Ctrl-C
-            sys.stderr.write("Stopped at once. The same command goes on from the last checkpoint; readings are kept.\n")
-            raise SystemExit(130) from None
-        raise
-    finally:
-        sys.argv = before

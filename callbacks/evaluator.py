@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torchmetrics import Metric
 
 from vigil.curves import Curve
@@ -22,7 +23,7 @@ class Evaluator(Callback):
 
     On validation it fits the system's threshold, which its checkpoint then holds: the one that parts anomalous from
     normal videos best by their highest score. results: {stage: {metric: number}}; curves and refined: of the last
-    stage, by video; refined is empty where the system refines nothing.
+    stage, by video; refined is empty where the system refines nothing. metrics: the dataset's, of the last stage.
     """
 
     def __init__(self) -> None:
@@ -30,44 +31,48 @@ class Evaluator(Callback):
         self.curves: dict[str, Curve] = {}
         self.refined: dict[str, Curve] = {}
         self.failure: ValueError | None = None
-        self._metrics: dict[str, Metric] = {}
+        self.metrics: dict[str, Metric] = {}
         self._scores: FrameMetric | None = None
 
     def _start(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         data = trainer.datamodule
-        self._scores = FrameMetric(data.known(split)).to(module.device)
-        self._metrics = {} if split == "predict" else data.metrics(split)
+        self._scores = None
+        if data.scores_frames:
+            self._scores = FrameMetric(data.known(split), data.overhang).to(module.device)
+        self.metrics = {} if split == "predict" else data.metrics(split)
         probe = torch.zeros(1)
-        refines = module.refine(probe) is not probe
+        refines = module.refine(probe) is not probe and not data.causal
         threshold = float(module.threshold)
-        for metric in self._metrics.values():
+        for metric in self.metrics.values():
             metric.to(module.device)
             if isinstance(metric, FrameMetric):
                 metric.refine = module.refine if refines else None
             if hasattr(metric, "threshold") and not np.isnan(threshold):
                 metric.threshold = threshold
-        self._scores.refine = module.refine if refines else None
+        if self._scores is not None:
+            self._scores.refine = module.refine if refines else None
 
     def _update(self, prediction: Prediction, clip: Clip) -> None:
-        assert self._scores is not None
-        self._scores.update(clip, prediction)
-        for metric in self._metrics.values():
+        if self._scores is not None:
+            self._scores.update(clip, prediction)
+        for metric in self.metrics.values():
             metric.update(clip, prediction)
 
     def _finish(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         if trainer.fast_dev_run or trainer.sanity_checking:
             return  # a few batches cannot be judged: most videos have no score
-        assert self._scores is not None
-        self.curves = self._scores.curves()
-        self.refined = {} if self._scores.refine is None else self._scores.curves(refined=True)
+        self.curves, self.refined = {}, {}
+        if self._scores is not None:
+            self.curves = self._scores.curves()
+            self.refined = {} if self._scores.refine is None else self._scores.curves(refined=True)
         try:
-            result = {key: value for metric in self._metrics.values() for key, value in metric.compute().items()}
+            result = {key: value for metric in self.metrics.values() for key, value in metric.compute().items()}
         except ValueError as error:
             if stage == "val":
                 raise
             self.failure, result = error, {}  # the writer raises it once the scores, hours of work, are on disk
         self.results[stage] = result
-        if stage == "val":
+        if stage == "val" and self.curves:
             self._fit_threshold(trainer, module)
         if stage != "predict":
             logged = {f"{stage}/{key}": torch.tensor(value, dtype=torch.float64) for key, value in result.items()}
@@ -75,6 +80,11 @@ class Evaluator(Callback):
 
     def _fit_threshold(self, trainer: Trainer, module: LightningModule) -> None:
         label = {video.name: video.label for video in trainer.datamodule.known("val")}
+        if set(label.values()) != {0, 1}:
+            rank_zero_info(
+                f"No threshold is fitted: validation has no video of both labels, only {set(label.values())}."
+            )
+            return
         curves = self.refined or self.curves
         highest = np.array([curves[name].score.max() for name in label])
         module.threshold.fill_(fit_threshold(highest, np.array(list(label.values()))))

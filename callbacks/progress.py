@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -31,7 +32,12 @@ class Throughput(Callback):
 
 
 class Progress(RichProgressBar):
-    """Rich's bar, with time left and frames per second."""
+    """Rich's bar, with time left and frames per second; without an end where a stream is followed."""
+
+    @property
+    def total_predict_batches_current_dataloader(self) -> int | float:
+        total = super().total_predict_batches_current_dataloader
+        return math.inf if self.trainer.datamodule.causal else total
 
     def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         return {key: value for key, value in super().get_metrics(trainer, module).items() if key != "v_num"}

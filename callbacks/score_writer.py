@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from callbacks.evaluator import Evaluator
+from callbacks.leak_guard import LeakGuard
 from vigil.curves import Curve
+from vigil.pixel_metrics import PixelAuroc
 from vigil.temporal import segments
 from vigil.types import Video
 from vigil.video import read_frames
@@ -25,7 +27,7 @@ N_THUMBNAILS = 5
 
 
 class ScoreWriter(Callback):
-    """Writes scores.csv, events.csv, metrics.json and a picture of every curve into `folder`.
+    """Writes scores.csv, events.csv, metrics.json, pixel_histogram.npz and a picture of every curve into `folder`.
 
     Pictures go to TensorBoard too. max_pictures: of more videos only so many are drawn, evenly over the list; scores
     are written of all.
@@ -46,8 +48,14 @@ class ScoreWriter(Callback):
 
     def _write(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         evaluator = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluator))
-        if trainer.is_global_zero and evaluator.curves:
+        histograms = {  # all processes together
+            name: metric.histogram() for name, metric in evaluator.metrics.items() if isinstance(metric, PixelAuroc)
+        }
+        if trainer.is_global_zero and (evaluator.curves or split in evaluator.results):
             self._write_all(trainer, module, evaluator, split)
+            for histogram in (found for found in histograms.values() if found is not None):
+                positive, negative = histogram
+                np.savez_compressed(self.folder / "pixel_histogram.npz", positive=positive, negative=negative)
         if evaluator.failure is not None:
             raise evaluator.failure
 
@@ -55,14 +63,28 @@ class ScoreWriter(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         videos = {video.name: video for video in trainer.datamodule.known(split)}
         threshold = None if np.isnan(float(module.threshold)) else float(module.threshold)
-        write_scores(self.folder / "scores.csv", evaluator.curves, evaluator.refined)
-        if threshold is not None:
+        if evaluator.curves:
+            write_scores(self.folder / "scores.csv", evaluator.curves, evaluator.refined)
+        if evaluator.curves and threshold is not None:
             write_events(self.folder / "events.csv", evaluator.refined or evaluator.curves, videos, threshold)
         result = evaluator.results.get(split, {})
-        facts = {"threshold": threshold, "videos": len(videos), "checkpoint": trainer.ckpt_path, "metrics": result}
+        data = trainer.datamodule
+        facts = {"threshold": threshold, "videos": len(videos), "checkpoint": trainer.ckpt_path}
+        facts |= {"protocol": data.protocol, "main_metric": data.main_metric, **self._leaks(trainer, split)}
+        facts["metrics"] = result
         (self.folder / "metrics.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
         self._draw(trainer, evaluator, videos, threshold)
-        self._say(result)
+        self._say(result, "" if threshold is not None else " (no events.csv: the system has no threshold)")
+
+    @staticmethod
+    def _leaks(trainer: Trainer, split: str) -> dict[str, object]:
+        """How many test videos a fit saw (None: unknown), which, and which test categories it was asked about."""
+        guard = next((callback for callback in trainer.callbacks if isinstance(callback, LeakGuard)), None)
+        if guard is None or split != "test":
+            return {}
+        names = None if guard.leaked is None else sorted(guard.leaked)
+        count = None if names is None else len(names)
+        return {"leaked": count, "leaked_videos": names, "categories_seen": guard.categories_seen}
 
     def _draw(self, trainer: Trainer, evaluator: Evaluator, videos: dict[str, Video], threshold: float | None) -> None:
         board = next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
@@ -76,14 +98,14 @@ class ScoreWriter(Callback):
                 pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
                 board.add_image(f"curves/{name}", pixels, trainer.global_step, dataformats="HWC")
 
-    def _say(self, result: dict[str, float]) -> None:
+    def _say(self, result: dict[str, float], but: str) -> None:
         console = Console()
         if result:
             table = Table("metric", "value", title="what came out")
             for key in sorted(result):
                 table.add_row(key, f"{result[key]:.4f}")
             console.print(table)
-        console.print(f"Scores, events and curves: {self.folder}", soft_wrap=True)
+        console.print(f"Scores, events and curves: {self.folder}{but}", soft_wrap=True)
 
 
 def write_scores(file: Path, curves: dict[str, Curve], refined: dict[str, Curve]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,44 @@ class BagDataset(Dataset[Clip]):
             clip.features[stream] = bag[None]
             clip.frame[stream] = torch.as_tensor(view.spans(n_frames)[:, 0].copy())[None]
         return _labelled(clip, video)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A described stretch of a video: frames `first` to `end`, the latter excluded, and what the sentence says."""
+
+    video: Video
+    first: int
+    end: int
+    sentence: str
+
+
+class EventDataset(Dataset[Clip]):
+    """Described stretches of videos: item i is a Clip of one, every view laid over the stretch instead of the video.
+
+    A bag of one segment is given as plain frames: pixels (B, T, C, Y, X), frame (B, T).
+    """
+
+    def __init__(self, events: Sequence[Event], views: Mapping[str, View]) -> None:
+        self.events, self.views = events, dict(views)
+        windows = [f"{stream} {view}" for stream, view in views.items() if view.segments is None]
+        if windows:
+            raise ValueError(f"{'; '.join(windows)}: an event is watched as a bag; give segments, and no stride or hop")
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __getitem__(self, index: int) -> Clip:
+        event = self.events[index]
+        clip = Clip(video=[event.video.name], span=torch.tensor([[event.first, event.end]]), frame={})
+        for stream, view in self.views.items():
+            frame = event.first + view.indices(event.end - event.first)
+            if view.segments == 1:
+                frame = frame[0]
+            clip.frame[stream] = torch.as_tensor(frame)[None]
+            clip.pixels[stream] = _pixels(event.video, frame)[None]
+        clip.text = [event.sentence]
+        return _labelled(clip, event.video)
 
 
 def _length(video: Video) -> int:

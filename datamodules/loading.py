@@ -18,6 +18,16 @@ def outlast_signals(_: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))  # and no longer, should nobody end it
 
 
+def batch_share(size: int, rank: int, world: int) -> slice:
+    """Which of a batch's `size` items one of `world` processes takes. Raises ValueError where they do not divide it."""
+    if size % world:
+        near = " or ".join(str(n) for n in (size // world * world, (size // world + 1) * world) if n)
+        raise ValueError(
+            f"batch_size {size} is shared by {world} processes; it must be a multiple of {world}, such as {near}"
+        )
+    return slice(rank, size, world)
+
+
 class SeededBatches(Sampler[list[int]]):
     """Batches of `size` from each group, in an order that (seed, epoch) alone decides; each rank takes its share.
 
@@ -26,13 +36,9 @@ class SeededBatches(Sampler[list[int]]):
     """
 
     def __init__(self, groups: Sequence[Sequence[int]], size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        if size % world:
-            near = " or ".join(str(n) for n in (size // world * world, (size // world + 1) * world) if n)
-            raise ValueError(
-                f"batch_size {size} is shared by {world} processes; it must be a multiple of {world}, such as {near}"
-            )
+        self.share = batch_share(size, rank, world)
         self.groups = [np.asarray(group) for group in groups]
-        self.size, self.seed, self.rank, self.world, self.epoch = size, seed, rank, world, 0
+        self.size, self.seed, self.epoch = size, seed, 0
 
     @property
     def sampler(self) -> SeededBatches:
@@ -51,8 +57,7 @@ class SeededBatches(Sampler[list[int]]):
             rounds = math.ceil(len(self) * self.size / len(group))
             orders.append(np.concatenate([generator.permutation(group) for _ in range(rounds)]))
         for start in range(0, len(self) * self.size, self.size):
-            mine = slice(start + self.rank, start + self.size, self.world)
-            yield [int(i) for order in orders for i in order[mine]]
+            yield [int(i) for order in orders for i in order[start : start + self.size][self.share]]
 
 
 class Shard(Sampler[int]):

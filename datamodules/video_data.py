@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from datamodules.loading import ResumableLoader, SeededBatches, Shard, outlast_s
 from vigil import annotations
 from vigil.features import find_features
 from vigil.metrics import EventMap, FrameAp, FrameAuroc, VideoAuroc
+from vigil.pixel_metrics import PixelAuroc, RegionMetric
 from vigil.store import FileMemory, Store, fingerprint
 from vigil.types import Clip, Video, View, Watcher
 from vigil.video import IMAGE_SUFFIXES, VideoInfo, probe
@@ -47,6 +48,10 @@ class VideoDataModule(LightningDataModule):
     # the logged validation metric, larger is better, that the best checkpoint is chosen by; None: there is no best one.
     # Training videos carry no times, so validation judges whole videos
     monitor: str | None = "val/video_auroc"
+    splits: tuple[str, ...] = ("train", "test")  # that annotation names; "val" is cut out of train, unless it is here
+    scores_frames = True  # whether every frame of a video is scored; else only the items of scoring_dataset are judged
+    causal = False  # whether no later frame may change a score: then nothing is refined
+    overhang = 0  # by how many frames a video's last clip may answer beyond its end
     convention = "full"  # vigil.annotations.frame_labels
     lengths: str | None = None  # a csv of frame counts
 
@@ -166,6 +171,10 @@ class VideoDataModule(LightningDataModule):
         """{family/name: fingerprint} of the videos that a test judges."""
         return {f"{self.family}/{video.name}": self._fingerprint(video) for video in self.known("test")}
 
+    def faults(self, decode: bool, progress: Callable[[int, int, str], None]) -> list[str]:
+        """What `lightning check` should say beyond what it sees of the videos: a sentence for each fault."""
+        return []
+
     def train_dataloader(self) -> DataLoader:
         watcher, videos = self._watcher, self.known("train")
         groups = [[i for i, video in enumerate(videos) if video.label == label] for label in (1, 0)]
@@ -219,6 +228,11 @@ class VideoDataModule(LightningDataModule):
             "events": EventMap(videos, slack=slack),
             **whole,
         }
+
+    def pixel_metrics(self, size: tuple[int, int] | None = None) -> dict[str, Metric]:
+        """AUROC and AP of pixels, regions and tracks, at `size` (Y, X) or the masks' own; no keys without scores."""
+        videos = self.judged(self.known("test"))
+        return {"pixel": PixelAuroc(videos, size), "regions": RegionMetric(videos, size)}
 
     def judged(self, videos: Sequence[Video]) -> list[Video]:
         """The videos, n_frames known, as the convention sees them: length of the frame axis and anomalous intervals."""

@@ -20,6 +20,7 @@ class MilRanker(System):
     encoder: timm's name, or None to train on pre-extracted features of `feature_width`. weights: "pretrained", a file,
     or None for random ones. train_blocks: how many of the encoder's last blocks train; with 0 its readings are kept.
     fit_view: a bag; test_view: windows. sigma_frames: Gaussian smoothing of a finished curve, None for none.
+    start_from: an earlier checkpoint whose trained weights this one begins with.
     Source: "dual encoder" paper, Sec. 3.1, which names encoder, data and a pairwise ranking loss; loss and scorer from
     Sultani et al., CVPR 2018. Differs: AdamW for Adagrad.
     """
@@ -45,6 +46,7 @@ class MilRanker(System):
         learning_rate: float = 1e-4,
         weight_decay: float = 1e-3,
         sigma_frames: float | None = None,
+        start_from: str | None = None,
     ) -> None:
         fit_view, test_view = (View(**v) if isinstance(v, dict) else v for v in (fit_view, test_view))
         if fit_view.segments is None or test_view.segments is not None:
@@ -60,6 +62,8 @@ class MilRanker(System):
         self.margin, self.sigma_frames = margin, sigma_frames
         self.smoothness_weight, self.sparsity_weight = smoothness_weight, sparsity_weight
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        if start_from is not None:
+            self.start_from(start_from)
 
     def segment_features(self, clip: Clip) -> Tensor:
         """Features of a bag's segments (B, N, D), or of windows (B, 1, D); D is 384 for DeiT-Small."""

@@ -40,6 +40,7 @@ class System(LightningModule):
             raise ValueError(f"batch_size {batch_size} and window_batch {window_batch}: at least 1 is expected of both")
         self.fit_views, self.test_views = fit_views, test_views
         self.batch_size, self.window_batch = batch_size, window_batch
+        self.seen: dict[str, Any] = {}  # what it was fitted on, filled by the LeakGuard; goes into the checkpoint
         self.register_buffer("threshold", torch.tensor(float("nan"), dtype=torch.float64))
 
     # what a system says --------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ class System(LightningModule):
     def _fill(self, store: Store, stream: str, view: View, videos: list[Any]) -> None:
         missing = []
         for video in videos:
-            if video.features is not None:
+            if video.features is not None or video.path is None:  # a stream is not there to be read
                 continue
             try:
                 known = store.read(video.path) is not None
@@ -139,8 +140,21 @@ class System(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))
         checkpoint["reading_key"] = plain(self.reading_key())
+        checkpoint["seen"] = plain(self.seen)
+
+    def start_from(self, file: str | Path) -> None:
+        """Take the trained weights of an earlier checkpoint of this system, and all that it has seen.
+
+        Raises FileNotFoundError, or ValueError for a checkpoint that does not fit.
+        """
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"{file}: no checkpoint here to start from; a fit leaves last.ckpt in its folder")
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        self.on_load_checkpoint(checkpoint)
+        self.load_state_dict(checkpoint["state_dict"], strict=False)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.seen |= checkpoint.get("seen", {})
         stored, key = checkpoint.get("reading_key"), plain(self.reading_key())
         if stored is not None and stored != key:
             raise ValueError(

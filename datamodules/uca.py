@@ -1,0 +1,165 @@
+"""UCA, the captions of UCF-Crime: 23,542 described events of 1,854 videos; Yuan et al., CVPR 2024."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import Dataset
+from torchmetrics import Metric
+
+from datamodules.clips import Event, EventDataset
+from datamodules.demo import write_ucf_crime
+from datamodules.video_data import VideoDataModule
+from vigil import annotations
+from vigil.class_metrics import TopK
+from vigil.types import Clip, Video
+from vigil.uca_keywords import matches
+
+
+class Uca(VideoDataModule):
+    """Events of UCF-Crime's videos and a sentence for each, in UCA's own splits; an item is a (segment, sentence).
+
+    release: current (23,542 events) or 2023 (20,822, with irregular entries). text: original, or neutral of gender.
+    irregular: what becomes of an entry that is damaged or ends beyond its video: refuse, keep (clipped to the video) or
+    leave_out; how many there were is printed, `lightning check` names each. missing: as in UcfCrime.
+    task: captions, every event of the test split; or probe, the closed-set question which of the 13 classes a segment
+    shows, asked of events whose sentence holds a word of their class. words: which list of words (vigil.uca_keywords).
+    population: the videos that the probe asks about, uca_test or ucf_test (UCF-Crime's test set, 214 of whose videos
+    UCA trains on). per_video: all matching events, or one, the first.
+    """
+
+    family = "UCF-Crime"
+    fps = 30.0
+    main_metric = "top1"
+    monitor = None
+    splits = ("train", "val", "test")
+    scores_frames = False
+
+    def __init__(
+        self,
+        root: str,
+        demo: bool = False,
+        limit_videos: int | None = None,
+        seed: int = 0,
+        num_workers: int = 2,
+        release: Literal["current", "2023"] = "current",
+        text: Literal["original", "neutral"] = "original",
+        irregular: Literal["refuse", "keep", "leave_out"] = "refuse",
+        task: Literal["captions", "probe"] = "captions",
+        words: Literal["narrow", "recommended", "broad"] = "narrow",
+        population: Literal["uca_test", "ucf_test"] = "uca_test",
+        per_video: Literal["all", "one"] = "all",
+        missing: Literal["refuse", "leave_out"] = "refuse",
+    ) -> None:
+        super().__init__(root, demo, limit_videos, seed, num_workers, missing)
+        if release == "2023" and text == "neutral":
+            raise ValueError("the 2023 release of UCA has no gender-neutral text; take release: current")
+        self.release, self.text, self.irregular = release, text, irregular
+        self.task, self.words, self.population, self.per_video = task, words, population, per_video
+
+    @property
+    def categories(self) -> list[str]:
+        return list(annotations.UCF_CRIME_CATEGORIES)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        chosen = {"release": self.release, "text": self.text, "irregular": self.irregular, "task": self.task}
+        probe = {"words": self.words, "population": self.population, "per_video": self.per_video}
+        return super().protocol | chosen | (probe if self.task == "probe" else {})
+
+    def render(self) -> None:
+        write_ucf_crime(self.root)
+
+    def annotated(self, split: str) -> list[Video]:
+        # of irregular entries the name is as good as any; `events` refuses or leaves them out
+        names = dict.fromkeys(event.video for event in self._asked_events(split, "keep"))
+        category = {name: annotations.ucf_crime_category(name) for name in names}
+        return [Video(name, label=int(category[name] != "Normal"), category=category[name]) for name in names]
+
+    def faults(self, decode: bool, progress: Callable[[int, int, str], None]) -> list[str]:
+        irregular = [
+            (split, event) for split in self.splits for event in self._events(split, "keep") if event.irregular
+        ]
+        return [
+            f"{self._file(*self._names(split)).name}, {event.place}: {event.irregular}" for split, event in irregular
+        ]
+
+    def metrics(self, split: str = "test") -> dict[str, Metric]:
+        return {"top": TopK(self.known("test"), self.categories)} if split == "test" and self.task == "probe" else {}
+
+    def events(self, split: str, videos: Sequence[Video] | None = None) -> list[Event]:
+        """The (segment, sentence) samples of a split, in the videos' order and by time, clipped to each video's frames.
+
+        Raises ValueError for an event that starts beyond its video's end, unless irregular is leave_out.
+        """
+        known = {video.name: video for video in (self.known(split) if videos is None else videos)}
+        found, beyond = [], []
+        asked = self._asked_events(split, self.irregular)
+        for event in asked:
+            if event.video not in known:
+                continue  # limit_videos, or left out as asked
+            video = known[event.video]
+            assert video.n_frames is not None  # known() measured it
+            frames = annotations.caption_frames(event, video.fps or self.fps, video.n_frames)
+            if frames is None:
+                beyond.append(f"{event.video}, {event.place}: starts at {event.start_s} s, beyond the video's end")
+            else:
+                found.append(Event(video, *frames, event.sentence))
+        if beyond and self.irregular == "refuse":
+            raise ValueError(
+                f"{len(beyond)} events of UCA show nothing: {'; '.join(beyond[:10])}; get these videos again, or set "
+                "data.init_args.irregular: leave_out"
+            )
+        kept = sum(event.irregular is not None for event in asked)
+        if kept or beyond:
+            rank_zero_info(
+                f"UCA, {split}: {kept} irregular entries are kept, {len(beyond)} that start beyond their video's end "
+                "are left out, as asked; `lightning check` names them."
+            )
+        order = {name: index for index, name in enumerate(known)}
+        found.sort(key=lambda event: (order[event.video.name], event.first, event.end))
+        return found
+
+    def fit_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
+        if self._watcher.balanced:
+            raise ValueError("this system pairs anomalous with normal videos, UCA gives events; fit on UcfCrime")
+        return EventDataset(self.events("train", videos), self._watcher.fit_views)
+
+    def scoring_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
+        split = next(split for split, known in self._known.items() if known is videos)
+        return EventDataset(self.events(split, videos), self._watcher.test_views)
+
+    def _asked_events(self, split: str, irregular: str) -> list[annotations.UcaEvent]:
+        if self.task != "probe" or split in ("train", "val"):
+            return self._events(split, irregular)
+        if self.population == "ucf_test":
+            tested = {video.name for video in annotations.ucf_crime(self._file("Anomaly_Test.txt"))}
+            events = [
+                e for part in ("train", "val", "test") for e in self._events(part, irregular) if e.video in tested
+            ]
+        else:
+            events = self._events(split, irregular)
+        category = {event.video: annotations.ucf_crime_category(event.video) or "" for event in events}
+        asked = [
+            event
+            for event in sorted(events, key=lambda event: (event.video, event.start_s, event.end_s))
+            if category[event.video] in self.categories and matches(event.sentence, category[event.video], self.words)
+        ]
+        return (
+            list({event.video: event for event in reversed(asked)}.values())[::-1] if self.per_video == "one" else asked
+        )
+
+    def _events(self, split: str, irregular: str) -> list[annotations.UcaEvent]:
+        return annotations.uca_events(self._file(*self._names(split)), irregular)
+
+    def _names(self, split: str) -> list[str]:
+        part = {"train": "Train", "val": "Val"}.get(split, "Test")
+        if self.release == "2023":
+            names = [f"UCFCrime_{part.lower()}.{kind}" for kind in ("json", "txt")]
+        elif self.text == "neutral":
+            names = [f"mask_UCFCrime_{part}.txt"]
+        else:
+            names = [f"UCFCrime_{part}.{kind}" for kind in ("json", "txt")]
+        return [name + end for name in names for end in ("", ".gz")]
