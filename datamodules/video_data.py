@@ -20,7 +20,8 @@ from datamodules.loading import ResumableLoader, SeededBatches, Shard, outlast_s
 from vigil import annotations
 from vigil.features import find_features
 from vigil.metrics import EventMap, FrameAp, FrameAuroc, VideoAuroc
-from vigil.pixel_metrics import PixelAuroc, RegionMetric
+from vigil.pixel_metrics import PixelAuroc
+from vigil.region_metric import RegionMetric
 from vigil.store import FileMemory, Store, fingerprint
 from vigil.types import Clip, Video, View, Watcher
 from vigil.video import IMAGE_SUFFIXES, VideoInfo, probe

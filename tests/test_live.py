@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from tests.loopback import Loopback, answer, chunked, growing, reset, send, stall, ts_pictures
-from vigil.live import CausalWindows, Delays, LiveFrames, open_source
+from vigil.live import CausalWindows, Delays, LiveFrames
+from vigil.sources import open_source
 from vigil.types import View
-from vigil.video import decode_stream, read_frames, write_video
+from vigil.video import read_frames, write_video
+from vigil.video_stream import decode_stream
 
 N_FRAMES, GOP, FPS = 40, 10, 30
 QUICK = {"stall_s": 5.0, "idle_s": 0.3, "give_up_s": 5.0, "first_pause_s": 0.02}

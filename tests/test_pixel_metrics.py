@@ -15,7 +15,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.nn import functional
 
 from tests.test_regions import linked_by_loop, matched_by_loop, true_regions
-from vigil.pixel_metrics import PixelAuroc, PixelMetric, RegionMetric
+from vigil.pixel_metrics import PixelAuroc, PixelMetric
+from vigil.region_metric import RegionMetric
 from vigil.regions import area_to_one
 from vigil.types import Clip, Prediction, Video
 
@@ -348,7 +349,7 @@ def judge_shards(rank: int, folder: str) -> None:
 
 
 def test_two_processes_give_the_bits_of_one_with_a_repeat_and_an_empty_shard(tmp_path: Path) -> None:
-    multiprocessing.set_forkserver_preload(["sklearn.metrics", "vigil.pixel_metrics"])
+    multiprocessing.set_forkserver_preload(["sklearn.metrics", "vigil.region_metric"])
     torch.multiprocessing.start_processes(judge_shards, (str(tmp_path),), nprocs=2, start_method="forkserver")
     videos = make_videos()
     clips = make_clips(videos)

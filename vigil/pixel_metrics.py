@@ -1,4 +1,4 @@
-"""Metrics of pixel scores: torchmetrics.Metric around histograms and regions."""
+"""Metrics of pixel scores: torchmetrics.Metric around counts of score maps, and the one of pooled pixels."""
 
 from __future__ import annotations
 
@@ -14,19 +14,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from vigil.curves import merge_videos
-from vigil.regions import (
-    BINS,
-    auroc_of_histogram,
-    average_precision_of_histogram,
-    count_pixels,
-    detection_criteria,
-    label_regions,
-    link_regions,
-    match_regions,
-)
+from vigil.regions import BINS, auroc_of_histogram, average_precision_of_histogram, count_pixels
 from vigil.types import Clip, Prediction, Video
 
-_PIECE = 16  # frames whose masks are held at a time
+PIECE = 16  # frames whose masks are held at a time
 
 
 class PixelMetric(Metric):
@@ -181,7 +172,7 @@ class PixelMetric(Metric):
         if len(bare):
             names = [self.videos[video].name for video in bare]
             raise ValueError(f"{_listed(names)} came without pixel scores, others with them; give them for all clips")
-        lengths = [_length(video) for video in self.videos]
+        lengths = [length_of(video) for video in self.videos]
         video, first, end = scored[np.lexsort((scored[:, 1], scored[:, 0]))].T
         nothing = np.zeros(len(video), dtype=np.float32)
         names = [video.name for video in self.videos]
@@ -227,7 +218,7 @@ class PixelMetric(Metric):
             )
 
     def _span(self, name: str, first: int, end: int) -> tuple[int, int]:
-        n_frames = _length(self.videos[self._index[name]])
+        n_frames = length_of(self.videos[self._index[name]])
         if first < 0 or end > n_frames + self.slack:
             raise ValueError(
                 f"{name}: a score for the frames {first} to {end} (end exclusive), but the video has {n_frames} frames"
@@ -257,8 +248,8 @@ class PixelMetric(Metric):
         """What `count` takes, of one window's maps (T, Y, X): a few frames at a time."""
         owner = np.repeat([index for index, _, _ in held], [end - first for _, first, end in held])
         frames = np.arange(held[0][1], held[-1][2])
-        for at in range(0, len(frames), _PIECE):
-            piece, owners = frames[at : at + _PIECE], owner[at : at + _PIECE]
+        for at in range(0, len(frames), PIECE):
+            piece, owners = frames[at : at + PIECE], owner[at : at + PIECE]
             mask = self._masks(video, piece, (score.shape[1], score.shape[2]))
             for index in np.unique(owners):
                 fitted = self._fitted(score[int(index)], (mask.shape[1], mask.shape[2]))
@@ -330,74 +321,6 @@ class PixelAuroc(PixelMetric):
         return (counts[:, 0], counts[:, 1]) if len(counts) else None
 
 
-class RegionMetric(PixelMetric):
-    """Region- and track-based detection, rbdc and tbdc: how many regions and tracks are found, at up to one false
-    positive region per frame; `detection_criteria` names the source and where we differ.
-
-    True regions are the objects of an integer mask or the connected components of a bool one; a track is an object
-    of a video, or components linked from frame to frame (`link_regions`). levels: thresholds are 1 / levels,
-    2 / levels, … 1, so scores are cut down to multiples of that, and a pixel below 1 / levels is never detected.
-    Each threshold that some pixel of a map lies at costs one labelling; levels best is a power of two, which float32
-    scores are compared with exactly. alpha, beta: the share of a track's regions, and the IoU, that make a detection.
-    """
-
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        size: tuple[int, int] | None = None,
-        slack: int = 0,
-        levels: int = 64,
-        alpha: float = 0.1,
-        beta: float = 0.1,
-    ) -> None:
-        super().__init__(videos, size, slack)
-        if levels < 1 or not (0 < alpha <= 1 and 0 < beta <= 1):
-            raise ValueError(
-                f"levels {levels}, alpha {alpha}, beta {beta}: at least 1 level and shares above 0 up to 1 are expected"
-            )
-        self.levels, self.alpha, self.beta = levels, alpha, beta
-        self._linked: tuple[int, list[np.ndarray]] | None = None
-
-    def count(self, video: int, score: np.ndarray, mask: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """Rows of video, track, regions of it, those detected at each level; track -1: frames, false positives."""
-        truths, tracks = [], []
-        for frame, of_frame in zip(frames, mask, strict=True):
-            regions, objects = label_regions(of_frame)
-            if objects is None:
-                objects = self._tracks(video)[frame] if regions.any() else np.zeros(0, dtype=np.int64)
-            truths.append(regions)
-            tracks.append(objects)
-        false, detected = match_regions(score, truths, self.levels, self.beta)
-        own = [[video, -1, len(frames), *false]]
-        for objects, found in zip(tracks, detected, strict=True):
-            key = np.stack([np.full_like(objects, video), objects, np.ones_like(objects)], axis=1)
-            own.extend(np.concatenate([key, found], axis=1).tolist())
-        return np.array(own, dtype=np.int64)
-
-    def merged(self, tables: Iterable[np.ndarray]) -> np.ndarray:
-        rows = np.concatenate(list(tables))
-        key, inverse = np.unique(rows[:, :2], axis=0, return_inverse=True)
-        total = np.zeros((len(key), rows.shape[1] - 2), dtype=np.int64)
-        np.add.at(total, inverse.ravel(), rows[:, 2:])
-        return np.concatenate([key, total], axis=1)
-
-    def values(self, counts: np.ndarray) -> dict[str, float]:
-        video, track = counts[counts[:, 1] < 0], counts[counts[:, 1] >= 0]
-        rbdc, tbdc = detection_criteria(
-            int(video[:, 2].sum()), video[:, 3:].sum(axis=0), track[:, 2], track[:, 3:], self.alpha
-        )
-        return {"rbdc": rbdc, "tbdc": tbdc}
-
-    def _tracks(self, video: int) -> list[np.ndarray]:
-        """The track of every component, frame by frame; of the latest video, as clips come video after video."""
-        if self._linked is None or self._linked[0] != video:
-            n_frames = _length(self.videos[video])
-            pieces = (np.arange(at, min(at + _PIECE, n_frames)) for at in range(0, n_frames, _PIECE))
-            masks = (mask for piece in pieces for mask in self._masks(self.videos[video], piece, (1, 1)))
-            self._linked = video, list(link_regions(label_regions(mask)[0] for mask in masks))
-        return self._linked[1]
-
-
 def _held(frame: np.ndarray, first: int, end: int) -> list[tuple[int, int, int]]:
     """Which of the sampled frames (T,) holds from where to where within first to end."""
     new = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1))  # of a repeated frame the first
@@ -416,7 +339,8 @@ def _nearest(before: tuple[int, ...], after: tuple[int, int]) -> tuple[np.ndarra
     return y[:, None], x
 
 
-def _length(video: Video) -> int:
+def length_of(video: Video) -> int:
+    """n_frames, which is known or a ValueError."""
     if video.n_frames is None:
         raise ValueError(f"{video.name} has no n_frames; pixel scores need it of every video")
     return video.n_frames
