@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from matplotlib import colormaps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -20,7 +19,7 @@ from vigil.video import read_frames, write_video
 
 LONGER_SIDE = 320  # of the maps as they are kept until the video is written
 FRAMES_AT_ONCE = 64
-OPACITY = 0.6
+OPACITY = 0.7
 
 
 class Overlay(Callback):
@@ -100,15 +99,14 @@ def painted(video: Video, files: list[Path]) -> Iterator[np.ndarray]:
     """The video's frames, uint8 (C, Y, X), each with the map that holds for it: the more anomalous, the redder."""
     assert video.path is not None
     assert video.n_frames is not None
-    colours = torch.from_numpy((colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.float32))
+    red = torch.tensor([255.0, 0.0, 0.0])[:, None, None]
     held = _held(files, video.n_frames)
     for first in range(0, video.n_frames, FRAMES_AT_ONCE):
         index = range(first, min(first + FRAMES_AT_ONCE, video.n_frames))
         for pixels in read_frames(video.path, list(index)):
             score = interpolate(next(held)[None, None].float(), size=pixels.shape[1:], mode="bilinear")[0, 0]
-            heat = colours[score.round().long()].permute(2, 0, 1)
             share = OPACITY * score / 255
-            yield ((1 - share) * pixels + share * heat).round().to(torch.uint8).numpy()
+            yield ((1 - share) * pixels + share * red).round().to(torch.uint8).numpy()
 
 
 def _held(files: list[Path], n_frames: int) -> Iterator[Tensor]:

@@ -147,14 +147,14 @@ class PseudoAnomaly(VideoDataModule):
         return self.exposures("val").validation()
 
     def _rows(self, source: SegmentationSet, part: str) -> np.ndarray:
-        """The numbers of the samples in a part, (N,): a sample's name decides, whatever else is in the set."""
-        fraction = self.validation_fraction or 0.0
+        """The numbers of the samples in a part, (N,): validation takes its share, at least one, in an order by name."""
 
-        def held(name: str) -> bool:
-            digest = hashlib.sha256(f"{self.seed} {source.name} {name}".encode()).digest()
-            return int.from_bytes(digest[:8], "big") < fraction * 2**64
+        def draw(i: int) -> bytes:
+            return hashlib.sha256(f"{self.seed} {source.name} {source.samples[i].name}".encode()).digest()
 
-        chosen = [i for i, sample in enumerate(source.samples) if held(sample.name) == (part == "val")]
+        order = sorted(range(len(source)), key=draw)
+        n_held = max(1, round((self.validation_fraction or 0.0) * len(order)))
+        chosen = sorted(order[:n_held] if part == "val" else order[n_held:])
         return np.array(chosen[: self.limit_videos], dtype=np.int64)
 
 

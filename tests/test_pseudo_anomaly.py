@@ -1,0 +1,187 @@
+"""Segmentation sets as anomalies: what is drawn, that a key alone decides it, and that masks and phrases agree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from callbacks.leak_guard import LeakGuard
+from datamodules import PseudoAnomaly
+from datamodules.demo_segmentation import write_segmentation
+from datamodules.pseudo_anomaly import LAVIDA_MIXTURE
+from lightning_modules import MilRanker
+from tests.tiny_systems import TinyClips
+from tests.tiny_videos import make_trainer
+from vigil.exposure import spelling
+from vigil.types import Clip, View
+
+CLIPS = {"youtube_vos", "ref_youtube_vos", "mevis", "ref_davis"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("segmentation") / "sets"
+    write_segmentation(folder, size="tiny")
+    return folder
+
+
+def data_of(root: Path, **options: Any) -> PseudoAnomaly:
+    options = {"num_workers": 0, "samples_per_epoch": 32, "validation_samples": 30, **options}
+    data = PseudoAnomaly(str(root), **options)
+    data.watch(TinyClips())
+    return data
+
+
+def batches(data: PseudoAnomaly, epoch: int = 0) -> list[Clip]:
+    loader = data.train_dataloader()
+    loader.batch_sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def assert_same(ours: list[Clip], theirs: list[Clip]) -> None:
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.video, one.phrases) == (other.video, other.phrases)
+        assert torch.equal(one.pixels["video"], other.pixels["video"])
+        assert torch.equal(one.mask, other.mask)
+        assert torch.equal(one.frame_label, other.frame_label)
+
+
+def test_seed_epoch_and_index_alone_decide_a_sample(root: Path) -> None:
+    first = batches(data_of(root), epoch=1)
+    torch.manual_seed(5)
+    assert_same(batches(data_of(root), epoch=1), first)
+    assert_same(batches(data_of(root, num_workers=2), epoch=1), first)
+    for other in (batches(data_of(root), epoch=2), batches(data_of(root, seed=1), epoch=1)):
+        assert [clip.phrases for clip in other] != [clip.phrases for clip in first]
+
+
+def test_two_processes_share_what_one_draws(root: Path) -> None:
+    whole = [name for clip in batches(data_of(root)) for name in clip.video]
+    shares = []
+    for rank in (0, 1):
+        data = data_of(root)
+        data._shard = lambda rank=rank: (rank, 2)
+        shares.append(batches(data))
+    assert Counter(name for share in shares for clip in share for name in clip.video) == Counter(whole)
+
+
+def test_an_epoch_goes_on_in_the_middle_with_any_number_of_workers(root: Path) -> None:
+    whole = batches(data_of(root))
+    loader = data_of(root, num_workers=2).train_dataloader()
+    loader.batch_sampler.set_epoch(0)
+    loader.load_state_dict({"yielded": 3})
+    assert_same(list(loader), whole[3:])
+
+
+def test_sets_are_drawn_by_weight_and_half_the_samples_are_anomalous(root: Path) -> None:
+    exposures = data_of(root, max_categories=8).exposures("train")
+    generator = np.random.default_rng(0)
+    kinds = generator.random(1500) < exposures.share_of_clips
+    drawn = [exposures._draw(0, index, bool(kind)) for index, kind in enumerate(kinds)]
+    assert exposures.share_of_clips == pytest.approx(0.7)
+    count = Counter(name for name, *_ in drawn)
+    for name, weight in LAVIDA_MIXTURE.items():
+        assert abs(count[name] / 1500 - weight) < 4 * np.sqrt(weight * (1 - weight) / 1500), name
+    shown = [anomalous for *_, anomalous, _ in drawn]
+    assert abs(np.mean(shown) - 0.5) < 4 * np.sqrt(0.25 / 1500)
+
+
+def test_an_anomalous_sample_shows_one_of_its_phrases_and_a_normal_one_none(root: Path) -> None:
+    data = data_of(root, samples_per_epoch=120)
+    exposures = data.exposures("train")
+    for index in range(60):
+        name, i, frames, phrases, anomalous, mask = exposures._draw(3, index, index % 2 == 0)
+        masks = data.sets[name].masks(i, frames)
+        true = {spelling(phrase) for phrase in data.sets[name].phrases(i)}
+        asked = [phrase for phrase in phrases if spelling(phrase) in true]
+        assert (name in CLIPS) == (index % 2 == 0)
+        assert len({spelling(phrase) for phrase in phrases}) == len(phrases)
+        if anomalous:
+            assert len(asked) == 1
+            assert np.array_equal(mask, masks[asked[0]])
+        else:
+            assert not asked
+            assert not mask.any()
+
+
+@pytest.mark.parametrize("frame_label", ["clip", "mask"])
+def test_frame_labels_are_those_of_the_paper_or_of_the_code(root: Path, frame_label: str) -> None:
+    seen = set()
+    for clip in batches(data_of(root, frame_label=frame_label, samples_per_epoch=200)):
+        shown = clip.mask.flatten(2).any(-1)
+        expected = shown if frame_label == "mask" else clip.label[:, None].bool().expand_as(shown)
+        assert torch.equal(clip.frame_label.bool(), expected)
+        seen |= set(clip.label.tolist())
+    assert seen == {0, 1}
+
+
+def test_a_batch_is_of_images_or_of_clips_with_all_that_a_system_needs(root: Path) -> None:
+    lengths = set()
+    for clip in batches(data_of(root)):
+        b, t = clip.frame["video"].shape
+        assert clip.pixels["video"].dtype == torch.uint8
+        assert clip.pixels["video"].shape[:3] == (b, t, 3)
+        assert clip.mask.shape == (b, t, *clip.pixels["video"].shape[-2:])
+        assert clip.text == [", ".join(phrases) for phrases in clip.phrases]
+        assert all(name.split("/")[0] in (CLIPS if t > 1 else LAVIDA_MIXTURE.keys() - CLIPS) for name in clip.video)
+        lengths.add(t)
+    assert lengths == {1, 4}
+
+
+def test_validation_is_drawn_once_from_samples_that_training_never_sees(root: Path) -> None:
+    data = data_of(root)
+    train, held = data.exposures("train"), data.exposures("val")
+    for name, rows in held.rows.items():
+        assert len(rows)
+        assert not set(rows) & set(train.rows[name])
+    videos = {video.name: video for video in data.known("val")}
+    assert {video.label for video in videos.values()} == {0, 1}
+    for clip in data.val_dataloader():
+        assert videos[clip.video[0]].label == int(clip.label)
+        assert videos[clip.video[0]].n_frames == clip.frame["video"].shape[1]
+
+
+def test_a_system_is_fitted_on_it_and_remembers_the_phrases(root: Path, tmp_path: Path) -> None:
+    data, system = data_of(root), TinyClips()
+    data.watch(system)
+    trainer = make_trainer(tmp_path, [LeakGuard()], max_epochs=1)
+    trainer.fit(system, datamodule=data)
+    assert "video_auroc" in trainer.callbacks[0].results["val"]
+    (saw,) = system.seen.values()
+    assert {"a person", "fire"} & set(saw["phrases"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mixture": {}}, "a weight of at least 0"),
+        ({"mixture": {"ade20k": -1.0}}, "a weight of at least 0"),
+        ({"samples_per_epoch": 0}, "samples_per_epoch=0"),
+        ({"validation_fraction": 1.5}, "between 0 and 1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(root: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        data_of(root, **options)
+
+
+def test_an_unknown_set_and_a_missing_one_are_named(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'ade20' is unknown; expected one of ade20k"):
+        _ = data_of(root, mixture={"ade20": 1.0}).sets
+    with pytest.raises(FileNotFoundError, match="ade20k"):
+        _ = data_of(tmp_path, mixture={"ade20k": 1.0}).sets
+
+
+def test_bags_and_testing_are_not_what_it_is_for(root: Path) -> None:
+    data = data_of(root)
+    data.watch(MilRanker(encoder="demo_deit", weights=None, fit_view=View(1, segments=4), test_view=View(1, 1, 1)))
+    with pytest.raises(ValueError, match="watches bags"):
+        data.train_dataloader()
+    with pytest.raises(ValueError, match="test on another dataset"):
+        data_of(root).known("test")
