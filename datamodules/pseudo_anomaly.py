@@ -238,7 +238,7 @@ class Exposures(Dataset[Clip]):
             video=[f"{name}/{self.sets[name].samples[i].name}"],
             span=torch.tensor([[frames[0], frames[-1] + 1]]),
             frame={"video": frame},
-            pixels={"video": torch.from_numpy(np.ascontiguousarray(self.sets[name].pixels(i, frames)))[None]},
+            pixels={"video": torch.from_numpy(self.sets[name].pixels(i, frames))[None]},
             label=torch.tensor([int(anomalous)]),
             frame_label=torch.from_numpy(self._frame_label(mask, anomalous).astype(np.int64))[None],
             mask=torch.from_numpy(mask)[None],

@@ -98,7 +98,11 @@ class SegmentationSet:
         images = [_read_image(sample.path(frame), "RGB") for frame in self._frames(i, frames)]
         if len({image.shape for image in images}) > 1:
             raise ValueError(f"{sample.folder}: {sample.name} has frames of several sizes; a clip has one")
-        return np.stack(images).transpose(0, 3, 1, 2)
+        pixels = np.empty((len(images), 3, *images[0].shape[:2]), np.uint8)
+        for row, image in zip(pixels, images, strict=True):
+            for channel in range(3):  # plane by plane: half the time of one transposed copy
+                row[channel] = image[..., channel]
+        return pixels
 
     def size(self, i: int) -> tuple[int, int]:
         """Height and width of sample i, from the header of its first image."""

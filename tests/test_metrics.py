@@ -167,6 +167,50 @@ def test_a_score_outside_zero_to_one_is_refused_by_video_frame_and_value(value: 
         metric.update(*one_clip(torch.tensor([[0.2, value]]), [2, 5], (0, 9)))
 
 
+@pytest.mark.parametrize(
+    ("frame", "span", "expected"),
+    [
+        ([4, 6, 8, 10], (10, 14), [0.9] * 4),  # a causal window: its newest frame answers
+        ([0, 0, 0, 0], (0, 3), [0.1] * 3),  # frame 0 held: the same picture four times
+        ([6, 8, 10, 12], (9, 14), [0.2, 0.3, 0.3, 0.9, 0.9]),
+    ],
+)
+def test_of_frames_before_the_span_the_last_one_holds_from_its_start(
+    frame: list[int], span: tuple[int, int], expected: list[float]
+) -> None:
+    metric = FrameMetric([Video("a", n_frames=span[1])])
+    if span[0]:
+        metric.update(*one_clip(torch.tensor([[0.5]]), [0], (0, span[0])))
+    metric.update(*one_clip(torch.tensor([[0.1, 0.2, 0.3, 0.9]]), frame, span))
+    assert expand(metric.curves()["a"])[span[0] :].tolist() == pytest.approx(expected)
+
+
+def test_seen_and_unseen_categories_are_judged_apart_and_a_video_of_two_counts_in_both() -> None:
+    generator = np.random.default_rng(3)
+    named = ["Arson", "Fighting", "Arson+Fighting", "Shooting", None]
+    videos = [
+        Video(f"v{index}", n_frames=20, label=int(kind is not None), category=kind or "Normal",
+              anomalies=[(5, 12)] if kind else [])
+        for index, kind in enumerate(named)
+    ]  # fmt: skip
+    metric = FrameAuroc(videos, unseen=["Fighting"])
+    score = {video.name: torch.from_numpy(generator.random((1, 20), dtype=np.float32)) for video in videos}
+    for video in videos:
+        metric.update(*one_clip(score[video.name], list(range(20)), (0, 20), video.name))
+    result = metric.compute()
+    truth = labels_by_frame(videos)
+
+    def expected(*names: str) -> float:
+        chosen = [f"v{index}" for index, kind in enumerate(named) if kind is None or kind in names]
+        return roc_auc_score(
+            np.concatenate([truth[name] for name in chosen]), np.concatenate([score[name][0] for name in chosen])
+        )
+
+    assert result["frame_auroc_unseen"] == pytest.approx(expected("Fighting", "Arson+Fighting"))
+    assert result["frame_auroc_seen"] == pytest.approx(expected("Arson", "Shooting"))
+    assert result["frame_auroc/Arson"] == pytest.approx(expected("Arson", "Arson+Fighting"))
+
+
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
 def test_scores_that_are_not_float32_are_refused(kind: torch.dtype) -> None:
     metric = FrameAuroc([Video("a", None, 9, 25.0, 1, "Arson", [(0, 3)])])

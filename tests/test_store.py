@@ -10,11 +10,12 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vigil.store import FileMemory, Store, cache_root, content_hash
+from vigil.store import FileMemory, Store, cache_root, content_hash, fingerprint
 
 KEY = {"encoder": "abc", "view": {"frames": 4, "segments": 32}}
 
@@ -243,3 +244,24 @@ def test_facts_that_several_processes_append_at_once_are_all_kept(video: Path) -
     memory = FileMemory()
     assert len(memory.file.read_text().splitlines()) == 900
     assert all(memory.knows(video, f"{name} {number}") for name in "abc" for number in range(300))
+
+
+@pytest.mark.parametrize("change", ["first", "middle", "last", "size"])
+def test_a_fingerprint_tells_files_apart_that_differ_where_videos_do(tmp_path: Path, change: str) -> None:
+    data = bytearray(np.random.default_rng(0).bytes(400_000))
+    (tmp_path / "one").write_bytes(data)
+    (tmp_path / "copy").write_bytes(data)
+    if change == "size":
+        data += b"x"
+    else:
+        data[{"first": 3, "middle": len(data) // 5 * 2 + 99, "last": -1}[change]] ^= 1
+    (tmp_path / "other").write_bytes(data)
+    assert fingerprint(tmp_path / "one") == fingerprint(tmp_path / "copy") != fingerprint(tmp_path / "other")
+
+
+def test_a_frame_folder_has_a_fingerprint(tmp_path: Path) -> None:
+    for folder, last in (("one", b"c"), ("copy", b"c"), ("other", b"d")):
+        (tmp_path / folder).mkdir()
+        for number, content in enumerate((b"a", b"b", last)):
+            (tmp_path / folder / f"{number}.jpg").write_bytes(content)
+    assert fingerprint(tmp_path / "one") == fingerprint(tmp_path / "copy") != fingerprint(tmp_path / "other")
