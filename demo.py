@@ -38,6 +38,9 @@ Done in {time.perf_counter() - start:.0f} s. Frame AUROC {metrics["frame_auroc"]
 Next:
   source .venv/bin/activate
   lightning fit -c configs/demo.yaml --model.init_args.batch_size 4       another value, another run folder
+  lightning test -c configs/demo.yaml -c configs/data/xd_violence.yaml --data.init_args.demo true \\
+    --data.init_args.root demo_world/xd --ckpt_path {checkpoint}      on another dataset
+  lightning predict -c configs/demo.yaml --data OwnVideos --data.videos MY.mp4 --ckpt_path {checkpoint}
   lightning fit -c configs/systems/mil_ranker.yaml -c configs/data/ucf_crime.yaml \\
     -c configs/machines/one_gpu.yaml --data.init_args.root YOUR/UCF-Crime      the real thing""")
 

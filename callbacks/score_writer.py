@@ -130,14 +130,15 @@ def write_events(file: Path, curves: dict[str, Curve], videos: dict[str, Video],
     """events.csv: every stretch above the threshold, in frames and, where the rate is known, in seconds."""
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["video", "first_frame", "end_frame", "start_s", "end_s", "peak_frame", "peak_score"])
+        writer.writerow(["video", "first_frame", "end_frame", "start_s", "end_s", "peak_frame", "peak_s", "peak_score"])
         for name, curve in curves.items():
             fps = videos[name].fps
             for first_run, end_run in segments(curve.score, threshold):
                 peak = first_run + int(np.argmax(curve.score[first_run:end_run]))
-                first, end = int(curve.edge[first_run]), int(curve.edge[end_run])
-                seconds = ["", ""] if not fps else [f"{first / fps:.3f}", f"{end / fps:.3f}"]
-                writer.writerow([name, first, end, *seconds, int(curve.edge[peak]), repr(float(curve.score[peak]))])
+                frames = [int(curve.edge[run]) for run in (first_run, end_run, peak)]
+                start_s, end_s, peak_s = (f"{frame / fps:.3f}" if fps else "" for frame in frames)
+                times = [*frames[:2], start_s, end_s, frames[2], peak_s]
+                writer.writerow([name, *times, repr(float(curve.score[peak]))])
 
 
 def draw_curve(video: Video, curve: Curve, refined: Curve | None, threshold: float | None) -> bytes:
@@ -157,7 +158,8 @@ def draw_curve(video: Video, curve: Curve, refined: Curve | None, threshold: flo
         axis.axhline(threshold, color="0.3", ls="--", lw=1, label="threshold")
     axis.plot(centre, best.score[peak], "v", color="tab:blue", ms=7)
     axis.set(xlim=(0, int(curve.edge[-1])), ylim=(0, 1.05), xlabel="frame", ylabel="anomaly score")
-    axis.set_title(video.name + ("" if video.category is None else f" ({video.category})"), fontsize=10, loc="left")
+    title = video.name + ("" if video.category is None else f" ({video.category})")
+    axis.set_title(title, fontsize=10, loc="left", pad=6 if len(title) < 50 else 20)  # a long one above the legend
     axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, fontsize=8, frameon=False)
     if video.path is not None:
         _draw_frames(figure, grid, video, centre)

@@ -61,7 +61,7 @@ class ShanghaiTech(VideoDataModule):
     def annotated(self, split: str) -> list[Video]:
         side = "train" if split in ("train", "val") else "test"
         if self.split == "weak":
-            videos = annotations.shanghaitech(self._file(f"SH_{side.title()}.txt"))
+            videos = annotations.shanghaitech(self.find_file(f"SH_{side.title()}.txt"))
         elif side == "train":
             folder = self.root / "training" / "videos"
             videos = [named(file.stem) for file in sorted(folder.glob("*.avi"))]

@@ -62,7 +62,7 @@ class UbNormal(VideoDataModule):
         listed = [
             video
             for kind in kinds
-            for video in annotations.ubnormal(self._file(f"{kind}_{SPLITS[split]}_video_names.txt"))
+            for video in annotations.ubnormal(self.find_file(f"{kind}_{SPLITS[split]}_video_names.txt"))
         ]
         videos = [replace(video, path=Path(f"Scene{_scene(video.name)}") / f"{video.name}.mp4") for video in listed]
         return [self._timed(video) for video in videos] if SPLITS[split] == "test" else videos
@@ -74,7 +74,7 @@ class UbNormal(VideoDataModule):
         """An abnormal video with the times of its tracks, and its masks where they are there."""
         if video.label == 0:
             return video
-        tracks = self._file(f"{video.path.with_suffix('')}_annotations/{video.name}_tracks.txt")
+        tracks = self.find_file(f"{video.path.with_suffix('')}_annotations/{video.name}_tracks.txt")
         intervals = annotations.track_intervals(annotations.ubnormal_tracks(tracks), self.track_convention)
         has_masks = next(tracks.parent.glob(f"{video.name}_*_gt.png"), None) is not None
         masks = partial(read_object_masks, tracks.parent, video.name) if has_masks else None

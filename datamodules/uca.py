@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from datamodules.demo import write_ucf_crime
 from datamodules.video_data import VideoDataModule
 from vigil import annotations
 from vigil.class_metrics import TopK
+from vigil.doctor import CAPTION_SLACK_S
 from vigil.types import Clip, Video
 from vigil.uca_keywords import matches
 
@@ -79,20 +81,45 @@ class Uca(VideoDataModule):
         return [Video(name, label=int(category[name] != "Normal"), category=category[name]) for name in names]
 
     def faults(self, decode: bool, progress: Callable[[int, int, str], None]) -> list[str]:
-        irregular = [
-            (split, event) for split in self.splits for event in self._events(split, "keep") if event.irregular
-        ]
-        return [
-            f"{self._file(*self._names(split)).name}, {event.place}: {event.irregular}" for split, event in irregular
-        ]
+        """Irregular entries, and events that end after their video's last frame by more than times are rounded."""
+        found = []
+        for split in self.splits:
+            try:
+                videos, events = self.located(split), self._events(split, "keep")
+            except (ValueError, OSError):
+                continue  # the check names a split that cannot be read before it asks here
+            file = self.find_file(*self._names(split)).name
+            length_s = {}
+            for done, video in enumerate(videos, 1):
+                length_s[video.name] = self._length_s(video)
+                progress(done, len(videos), video.name)
+            for event in events:
+                ends, wrong = length_s.get(event.video, math.inf), event.irregular
+                if event.end_s > ends + CAPTION_SLACK_S:
+                    wrong = wrong or f"{event.start_s}-{event.end_s} s, the video's last frame ends at {ends:.1f} s"
+                found += [f"{file}, {event.place}: {wrong}"] if wrong else []
+        return found
+
+    def _length_s(self, video: Video) -> float:
+        """Seconds that a video lasts by its frames, infinite where it is not there or cannot be read."""
+        try:
+            measured = self._measure(video)
+        except (ValueError, OSError):
+            return math.inf  # said of its file
+        assert measured.n_frames is not None
+        assert measured.fps is not None
+        return measured.n_frames / measured.fps
 
     def metrics(self, split: str = "test") -> dict[str, Metric]:
-        return {"top": TopK(self.known("test"), self.categories)} if split == "test" and self.task == "probe" else {}
+        if split != "test" or self.task != "probe":
+            return {}
+        asked = {event.video.name: event.video for event in self.events("test")}  # no event of a video may be left
+        return {"top": TopK(list(asked.values()), self.categories)}
 
     def events(self, split: str, videos: Sequence[Video] | None = None) -> list[Event]:
         """The (segment, sentence) samples of a split, in the videos' order and by time, clipped to each video's frames.
 
-        Raises ValueError for an event that starts beyond its video's end, unless irregular is leave_out.
+        An event that starts beyond its video's end shows nothing: ValueError where irregular is refuse, else left out.
         """
         known = {video.name: video for video in (self.known(split) if videos is None else videos)}
         found, beyond = [], []
@@ -112,30 +139,45 @@ class Uca(VideoDataModule):
                 f"{len(beyond)} events of UCA show nothing: {'; '.join(beyond[:10])}; get these videos again, or set "
                 "data.init_args.irregular: leave_out"
             )
-        kept = sum(event.irregular is not None for event in asked)
-        if kept or beyond:
-            rank_zero_info(
-                f"UCA, {split}: {kept} irregular entries are kept, {len(beyond)} that start beyond their video's end "
-                "are left out, as asked; `lightning check` names them."
-            )
+        self._say_irregular(split, len(beyond))
         order = {name: index for index, name in enumerate(known)}
         found.sort(key=lambda event: (order[event.video.name], event.first, event.end))
         return found
 
+    def setup(self, stage: str) -> None:
+        """Refuse a system that cannot watch events, before a frozen backbone reads hours of video."""
+        if stage == "fit":
+            self._refuse_pairs()
+        EventDataset([], self._watcher.fit_views if stage == "fit" else self._watcher.test_views)
+
     def fit_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
-        if self._watcher.balanced:
-            raise ValueError("this system pairs anomalous with normal videos, UCA gives events; fit on UcfCrime")
+        self._refuse_pairs()
         return EventDataset(self.events("train", videos), self._watcher.fit_views)
 
     def scoring_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
         split = next(split for split, known in self._known.items() if known is videos)
         return EventDataset(self.events(split, videos), self._watcher.test_views)
 
+    def _refuse_pairs(self) -> None:
+        if self._watcher.balanced:
+            raise ValueError("this system pairs anomalous with normal videos, UCA gives events; fit on UcfCrime")
+
+    def _say_irregular(self, split: str, n_beyond: int) -> None:
+        if self.irregular == "refuse":
+            return  # there are none
+        n_irregular = sum(event.irregular is not None for event in self._asked_events(split, "keep"))
+        become = "kept, clipped to the video" if self.irregular == "keep" else "left out"
+        if n_irregular or n_beyond:
+            rank_zero_info(
+                f"UCA, {split}: {n_irregular} irregular entries, {become}; {n_beyond} events that start beyond their "
+                "video's end, left out. `lightning check` names them."
+            )
+
     def _asked_events(self, split: str, irregular: str) -> list[annotations.UcaEvent]:
         if self.task != "probe" or split in ("train", "val"):
             return self._events(split, irregular)
         if self.population == "ucf_test":
-            tested = {video.name for video in annotations.ucf_crime(self._file("Anomaly_Test.txt"))}
+            tested = {video.name for video in annotations.ucf_crime(self.find_file("Anomaly_Test.txt"))}
             events = [
                 e for part in ("train", "val", "test") for e in self._events(part, irregular) if e.video in tested
             ]
@@ -152,7 +194,7 @@ class Uca(VideoDataModule):
         )
 
     def _events(self, split: str, irregular: str) -> list[annotations.UcaEvent]:
-        return annotations.uca_events(self._file(*self._names(split)), irregular)
+        return annotations.uca_events(self.find_file(*self._names(split)), irregular)
 
     def _names(self, split: str) -> list[str]:
         part = {"train": "Train", "val": "Val"}.get(split, "Test")

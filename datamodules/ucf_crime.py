@@ -69,7 +69,7 @@ class UcfCrime(VideoDataModule):
 
     def annotated(self, split: str) -> list[Video]:
         if split in ("train", "val"):
-            videos = annotations.ucf_crime(self._file(self.train_list))
+            videos = annotations.ucf_crime(self.find_file(self.train_list))
             return [video for video in videos if video.category not in self.hold_out]
         return self._tested()
 
@@ -82,10 +82,10 @@ class UcfCrime(VideoDataModule):
         Raises ValueError where annotation and test list disagree, or for an annotation that is not the convention's.
         """
         if self.convention == "vera" and self.annotation is None:
-            file = self._file(*SECOND_ANNOTATION)
+            file = self.find_file(*SECOND_ANNOTATION)
         else:
-            file = self._file(self.annotation or "Temporal_Anomaly_Annotation.txt")
-        lengths = annotations.lengths(self._file(self.lengths)) if self.lengths else {}
+            file = self.find_file(self.annotation or "Temporal_Anomaly_Annotation.txt")
+        lengths = annotations.lengths(self.find_file(self.lengths)) if self.lengths else {}
         frames = {name: row["frames"] for name, row in lengths.items()}
         videos = [
             replace(v, n_frames=v.n_frames or frames.get(v.name)) for v in annotations.ucf_crime(file, frames or None)
@@ -96,7 +96,7 @@ class UcfCrime(VideoDataModule):
             raise ValueError(
                 f"{file}: the official annotation, the convention vera needs the second one (VERA's, UMIL's)"
             )
-        listed = {video.name: video.path for video in annotations.ucf_crime(self._file(self.test_list))}
+        listed = {video.name: video.path for video in annotations.ucf_crime(self.find_file(self.test_list))}
         odd = sorted(listed.keys() ^ {video.name for video in videos})
         if odd:
             raise ValueError(

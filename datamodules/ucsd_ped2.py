@@ -71,7 +71,7 @@ class UcsdPed2(VideoDataModule):
                 path=(test / video.name).relative_to(self.root),
                 masks=partial(read_masks, test / f"{video.name}_gt") if (test / f"{video.name}_gt").is_dir() else None,
             )
-            for video in annotations.ucsd_ped2(self._file("UCSDped2.m", "ped2.mat"))
+            for video in annotations.ucsd_ped2(self.find_file("UCSDped2.m", "ped2.mat"))
         ]
 
     def metrics(self, split: str = "test") -> dict[str, Metric]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -63,9 +63,9 @@ class VideoDataModule(LightningDataModule):
         limit_videos: int | None = None,
         seed: int = 0,
         num_workers: int = 2,
-        missing: str = "refuse",
+        missing: Literal["refuse", "leave_out"] = "refuse",
         features: str | None = None,
-        crops: int | str = "mean",
+        crops: int | Literal["mean", "center"] = "mean",
         validation_fraction: float | None = None,
     ) -> None:
         super().__init__()
@@ -218,10 +218,14 @@ class VideoDataModule(LightningDataModule):
         Of the split "val" whole videos alone are judged. unseen: categories that no fit has seen.
         """
         videos, slack = (self.known(split), 0) if split == "val" else (self.judged(self.known(split)), self.slack)
-        whole: dict[str, Metric] = {}
-        if {video.label for video in videos} == {0, 1}:
-            whole["video"] = VideoAuroc(videos, slack)
+        labels = {video.label for video in videos}
+        whole: dict[str, Metric] = {"video": VideoAuroc(videos, slack)} if labels == {0, 1} else {}
         if split == "val":
+            if not whole and self.monitor is not None:
+                raise ValueError(
+                    f"validation needs anomalous and normal videos to choose a checkpoint by, its {len(videos)} videos "
+                    f"have the labels {sorted(map(str, labels))}; raise validation_fraction or limit_videos"
+                )
             return whole
         return {
             "auroc": FrameAuroc(videos, slack, unseen),
@@ -239,7 +243,7 @@ class VideoDataModule(LightningDataModule):
         """The videos, n_frames known, as the convention sees them: length of the frame axis and anomalous intervals."""
         count = {video.name: video.n_frames for video in videos}
         if self.slack:
-            rows = annotations.lengths(self._file(self.lengths)) if self.lengths else {}
+            rows = annotations.lengths(self.find_file(self.lengths)) if self.lengths else {}
             absent = [name for name in count if name not in rows]
             if absent and self.convention == "urdmu":
                 raise ValueError(
@@ -307,7 +311,7 @@ class VideoDataModule(LightningDataModule):
             files = sorted(files, key=lambda file: file.parts[-2:] != spelled.parts[-2:])
         return files[0] if files else None
 
-    def _file(self, *names: str) -> Path:
+    def find_file(self, *names: str) -> Path:
         """The first of these files that lies in root or in a folder under it."""
         for name in names:
             for path in (self.root / name, *self._files.get(Path(name).name, []), Path(name)):

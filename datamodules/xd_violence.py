@@ -63,7 +63,7 @@ class XdViolence(VideoDataModule):
     def annotated(self, split: str) -> list[Video]:
         if split in ("train", "val"):
             return self._listed("train")
-        file = self._file(self.annotation)
+        file = self.find_file(self.annotation)
         violent = {video.name: video for video in annotations.xd_violence(file)}
         listed = {video.name: video for video in self._listed("test")}
         unlisted = sorted(violent.keys() - listed.keys())
@@ -78,7 +78,7 @@ class XdViolence(VideoDataModule):
                 f"{file.name}: no times of {len(untimed)} violent test videos: {', '.join(untimed[:10])}; "
                 "take the annotation of the same release"
             )
-        rows = annotations.lengths(self._file(self.lengths)) if self.lengths else {}
+        rows = annotations.lengths(self.find_file(self.lengths)) if self.lengths else {}
         videos = [
             replace(video, anomalies=violent[name].anomalies if name in violent else [])
             for name, video in {**violent, **listed}.items()
@@ -92,7 +92,7 @@ class XdViolence(VideoDataModule):
         """The split's videos: as its list names them, else those that lie in a folder of the split."""
         listing = self.lists[split]
         if listing is not None:
-            return annotations.xd_violence(self._file(listing))
+            return annotations.xd_violence(self.find_file(listing))
         found = sorted({file for files in self._files.values() for file in files if _below(file, self.root, split)})
         names = [(annotations.video_name(file.name), file.relative_to(self.root)) for file in found]
         if not names:

@@ -47,3 +47,34 @@ class TinyClips(System):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=1e-2)
+
+
+class TinyEvents(System):
+    """Scores and classes of described events, by their colours; trained on whether the video is anomalous."""
+
+    def __init__(
+        self,
+        fit_view: View = View(frames=4, segments=1),
+        test_view: View = View(frames=4, segments=1),
+        batch_size: int = 2,
+        n_categories: int = 13,
+    ) -> None:
+        super().__init__({"video": fit_view}, {"video": test_view}, batch_size, 4)
+        self.save_hyperparameters()
+        self.scorer = nn.Linear(6, 1 + n_categories)
+
+    def forward(self, clip: Clip) -> Tensor:
+        pixels = clip.pixels["video"].float() / 255
+        return self.scorer(torch.cat([pixels.mean((-2, -1)), pixels.std((-2, -1))], -1))
+
+    def training_step(self, clip: Clip, i: int) -> Tensor:
+        loss = binary_cross_entropy_with_logits(self(clip)[..., 0].mean(-1), clip.label.float())
+        self.log("train/loss", loss, batch_size=len(clip.video))
+        return loss
+
+    def predict(self, clip: Clip) -> Prediction:
+        logit = self(clip)
+        return Prediction(frame_score=logit[..., 0].sigmoid(), class_score=logit[..., 1:].mean(1).softmax(-1))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-2)
