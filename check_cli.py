@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 from datamodules.video_data import VideoDataModule
@@ -60,6 +63,8 @@ def _check(args: list[str]) -> None:
         Path(given.json).write_text(as_json(findings, facts))
     for paragraph in paragraphs(findings):
         console.print(paragraph, soft_wrap=not console.is_terminal)
+    if findings:
+        console.print(counts(findings))
     told = f"{type(data).__name__}: {_looked_at(facts, n_samples)}: "
     told += f"{len(findings)} finding{'s' * (len(findings) > 1)}." if findings else "nothing wrong."
     told += f"\nAll of it: {given.json}" if given.json else ""
@@ -120,6 +125,16 @@ def paragraphs(findings: Iterable[Finding]) -> list[Text]:
             text.append(f"  and {len(rows) - SHOWN} more; --json FILE writes all of them\n", style="not bold")
         told.append(text)
     return told
+
+
+def counts(findings: Iterable[Finding]) -> Table:
+    """How many findings of each kind there are in each split."""
+    count = Counter((finding.kind, finding.split) for finding in findings)
+    splits = list(dict.fromkeys(split for _, split in count))
+    shown = Table("fault", *(escape(printable(split or "-")) for split in splits))
+    for kind in dict.fromkeys(kind for kind, _ in count):
+        shown.add_row(kind, *(str(count[kind, split] or "") for split in splits))
+    return shown
 
 
 def located(data: VideoDataModule, splits: list[str] | tuple[str, ...]) -> tuple[dict[str, list[Video]], list[Finding]]:

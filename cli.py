@@ -44,7 +44,8 @@ def main(args: list[str] | None = None) -> None:
 
         print(f"vigil {version('vigil-vad')}")
         return
-    sys.path.append(os.getcwd())  # where a dataset or a system of one's own lies; last, so that it hides nothing
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a dataset or a system of one's own lies; last, so that it hides nothing
     from lightning_cli import report, run  # everything heavy waits until it is needed: --help answers at once
 
     if args[0] == "check":

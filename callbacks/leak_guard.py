@@ -43,7 +43,9 @@ class LeakGuard(Callback):
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
         tested = trainer.datamodule.tested() if trainer.is_global_zero else {}
         tested = trainer.strategy.broadcast(tested)
-        self.categories_seen = categories_seen(module.seen, trainer.datamodule.categories)
+        data = trainer.datamodule
+        self.categories_seen = categories_seen(module.seen, list(dict.fromkeys([*data.categories, *data.phrases])))
+        _refuse_held_out(module.seen, data)
         if trainer.ckpt_path and not module.seen:
             rank_zero_info(f"{trainer.ckpt_path} does not say which videos it saw: leaks cannot be told.")
             return
@@ -55,6 +57,16 @@ class LeakGuard(Callback):
         if self.leaks == "refuse":
             raise ValueError(f"{found}. Test on other videos, or say --leaks record to have the number recorded")
         rank_zero_info(f"{found}. Recorded as leaked: {len(self.leaked)}.")
+
+
+def _refuse_held_out(seen: Seen, data: Any) -> None:
+    names = {name.partition("/")[2] for what in seen.values() for name in what.get("videos", {})}
+    fitted = sorted(name for name in names if data.category_of(name) in set(data.hold_out))
+    if fitted:
+        raise ValueError(
+            f"hold_out says {', '.join(data.hold_out)}, yet the system was fitted on {len(fitted)} videos of it: "
+            f"{', '.join(fitted[:10])}; fit with the same hold_out, or test without"
+        )
 
 
 def leaked(seen: Seen, tested: Mapping[str, str]) -> dict[str, str]:

@@ -183,7 +183,10 @@ def _labelled(clip: Clip, video: Video) -> Clip:
 
 
 def join(clips: Sequence[Clip]) -> Clip:
-    """One Clip of several, along B. Pixels of another size are resized to the first's, since a batch has one size."""
+    """One Clip of several, along B. Pixels of another size are resized to the first's, since a batch has one size.
+
+    The first of this process's share: where sizes are mixed, what is resized depends on the number of processes.
+    """
 
     def stack(values: Sequence[Tensor]) -> Tensor:
         return torch.cat([_resized(value, values[0].shape[-2:]) if value.ndim > 4 else value for value in values])

@@ -86,7 +86,7 @@ def write_ucf_crime(root: str | Path, seed: int = 0, size: str = "full") -> None
     videos), demo_masks/<name>.npz (vigil.recording.read_masks) and uca/UCFCrime_{Train,Val,Test}.json, as `write_demo`
     does it.
     """
-    wanted = {"seed": seed, "size": size, "version": VERSION}
+    wanted: dict[str, object] = {"seed": seed, "size": size, "version": VERSION, "captions": 2}  # 1: beyond the end
     videos = plan(seed, size)
     write_demo(root, wanted, lambda folder: _render(folder, videos))
 
@@ -121,6 +121,11 @@ def write_demo(root: str | Path, wanted: dict[str, object], render: Callable[[Pa
             os.replace(fresh, root)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+
+
+def is_demo(root: str | Path) -> bool:
+    """Whether a folder holds a demo copy of a dataset, which is smaller than the real one."""
+    return (Path(root) / MARKER).is_file()
 
 
 def _marker(root: Path) -> dict[str, object] | None:
@@ -177,9 +182,10 @@ def _write_captions(root: Path, videos: list[DemoVideo], captions: list[list[tup
     splits: dict[str, dict[str, object]] = {"Train": {}, "Val": {}, "Test": {}}
     for number, (video, sentences) in enumerate(zip(videos, captions, strict=True)):
         split = "Test" if video.split == "test" else "Val" if number % 5 == 4 else "Train"
+        duration = round(video.n_frames / FPS, 2)
         splits[split][video.name] = {
-            "duration": round(video.n_frames / FPS, 2),
-            "timestamps": [[round(first / FPS, 1), round(end / FPS, 1)] for first, end, _ in sentences],
+            "duration": duration,
+            "timestamps": [[round(a / FPS, 1), min(round(b / FPS, 1), duration)] for a, b, _ in sentences],
             "sentences": [sentence for *_, sentence in sentences],
         }
     for split, entries in splits.items():

@@ -160,7 +160,8 @@ def write_ubnormal(root: str | Path, seed: int = 0, size: str = "full") -> None:
     """Render the demo copy of UBnormal into root, unless it is there already, as `write_demo` does it.
 
     Writes Scene<N>/<name>.mp4 and, of abnormal videos, Scene<N>/<name>_annotations/<name>_0000_gt.png … (object ids)
-    and <name>_tracks.txt (object_id,start,end, inclusive; an object that is hidden for a while has several lines), and
+    and <name>_tracks.txt (object_id,start,end, inclusive; an object that is hidden for a while has several lines, one
+    that is normal none), and
     the six lists scripts/{normal,abnormal}_{training,validation,test}_video_names.txt, without a final newline.
     """
     videos = plan_ubnormal(seed, size)
@@ -177,7 +178,7 @@ def write_ubnormal(root: str | Path, seed: int = 0, size: str = "full") -> None:
                 names = [v.name for v in videos if v.split == split and v.name.startswith(f"{kind}_")]
                 (folder / "scripts" / f"{kind}_{spelled}_video_names.txt").write_text("\n".join(names))
 
-    write_demo(root, _wanted("ubnormal", seed, size), render)
+    write_demo(root, _wanted("ubnormal", seed, size) | {"maps": "of every object"}, render)
 
 
 # training and test videos, fewest and most frames

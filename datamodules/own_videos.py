@@ -135,6 +135,7 @@ class OwnVideos(VideoDataModule):
 
 def videos_below(folder: Path) -> list[Path]:
     """The video files below a folder, and the folders of images among it; in order of name."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    videos = [file for file in files if file.suffix.lower() in SUFFIXES]
     images = {file.parent for file in files if file.suffix.lower() in IMAGE_SUFFIXES}
-    return sorted([*(file for file in files if file.suffix.lower() in SUFFIXES), *images])
+    return sorted([*videos, *(images - {file.parent for file in videos})])  # a picture among videos is a thumbnail

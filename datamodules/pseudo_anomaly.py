@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,7 +21,7 @@ from datamodules.loading import ResumableLoader, batch_share
 from datamodules.segmentation import SegmentationSet, read_set
 from datamodules.video_data import VideoDataModule
 from vigil.annotations import anomalous_runs
-from vigil.exposure import expose
+from vigil.exposure import NoCandidate, expose
 from vigil.types import Clip, Video
 
 # the released code's, whose "coco" is the four sets of referring expressions
@@ -66,6 +68,13 @@ class PseudoAnomaly(VideoDataModule):
         mixture = dict(LAVIDA_MIXTURE if mixture is None else mixture)
         if not mixture or min(mixture.values()) < 0 or not sum(mixture.values()) > 0:
             raise ValueError(f"mixture {mixture}: a weight of at least 0 for each set, not all 0, is expected")
+        limits = {"": max_categories} if isinstance(max_categories, int) else max_categories
+        unknown = sorted(limits.keys() - mixture.keys() - {""})
+        if unknown or not 0 <= p <= 1 or min(limits.values(), default=2) < 2:
+            raise ValueError(
+                f"p {p}, max_categories {max_categories}: p in [0, 1] and at least 2 categories are expected"
+                + (f", of sets in the mixture, not {', '.join(unknown)}" if unknown else "")
+            )
         if samples_per_epoch < 1 or validation_samples < 2:
             raise ValueError(f"{samples_per_epoch=}, {validation_samples=}: at least 1 and 2 are expected")
         self.mixture = {name: weight for name, weight in mixture.items() if weight > 0}
@@ -100,17 +109,23 @@ class PseudoAnomaly(VideoDataModule):
 
     def faults(self, decode: bool, progress: Callable[[int, int, str], None]) -> list[str]:
         """Every sample's masks, and its pixels where `decode` asks for them."""
-        found = []
-        jobs = [(source, i) for source in self.sets.values() for i in range(len(source))]
-        for done, (source, i) in enumerate(jobs, 1):
+
+        def look(job: tuple[SegmentationSet, int]) -> str | None:
+            source, i = job
             try:
-                for mask in source.masks(i).values():
-                    assert mask.dtype == bool
+                list(source.masks(i).values())
                 if decode:
                     source.pixels(i)
             except (ValueError, OSError) as error:
-                found.append(f"{source.name}, {source.samples[i].name}: {error}")
-            progress(done, len(jobs), f"{source.name} {source.samples[i].name}")
+                return f"{source.name}, {source.samples[i].name}: {error}"
+            return None
+
+        jobs = [(source, i) for source in self.sets.values() for i in range(len(source))]
+        found = []
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # Pillow decodes without the interpreter's lock
+            for done, (job, fault) in enumerate(zip(jobs, pool.map(look, jobs), strict=True), 1):
+                found += [fault] if fault else []
+                progress(done, len(jobs), f"{job[0].name} {job[0].samples[job[1]].name}")
         return found
 
     @cached_property
@@ -147,15 +162,25 @@ class PseudoAnomaly(VideoDataModule):
         return self.exposures("val").validation()
 
     def _rows(self, source: SegmentationSet, part: str) -> np.ndarray:
-        """The numbers of the samples in a part, (N,): validation takes its share, at least one, in an order by name."""
-
-        def draw(i: int) -> bytes:
-            return hashlib.sha256(f"{self.seed} {source.name} {source.samples[i].name}".encode()).digest()
-
-        order = sorted(range(len(source)), key=draw)
-        n_held = max(1, round((self.validation_fraction or 0.0) * len(order)))
-        chosen = sorted(order[:n_held] if part == "val" else order[n_held:])
+        """The numbers of the samples in a part, (N,)."""
+        chosen = [i for i, sample in enumerate(source.samples) if (sample.name in self.held) == (part == "val")]
         return np.array(chosen[: self.limit_videos], dtype=np.int64)
+
+    @cached_property
+    def held(self) -> set[str]:
+        """Names of the samples held out for validation, in all sets that have them: some show the same pictures.
+
+        A name is drawn by itself, with probability validation_fraction; a set without any gives its likeliest.
+        """
+
+        def draw(name: str) -> float:
+            return int.from_bytes(hashlib.sha256(f"{self.seed} {name}".encode()).digest()[:7], "big") / 2**56
+
+        fraction, found = self.validation_fraction or 0.0, set()
+        for source in self.sets.values():
+            names = {sample.name: draw(sample.name) for sample in source.samples}
+            found |= {name for name, drawn in names.items() if drawn < fraction} or {min(names, key=names.__getitem__)}
+        return found
 
 
 class Exposures(Dataset[Clip]):
@@ -207,13 +232,13 @@ class Exposures(Dataset[Clip]):
         most = self.max_categories if isinstance(self.max_categories, int) else self.max_categories.get(name, 30)
         for _ in range(REDRAWS):
             i = int(rows[generator.integers(len(rows))])
-            frames = self._frames(len(source.samples[i].frames), generator)
+            frames = self._frames(len(source.samples[i].frames), generator) if is_clip else [0]
             masks = source.masks(i, frames)
             own = [str(generator.choice(list(masks)))] if masks else []
             others = source.others(i, most, generator)
             try:
                 phrases, anomalous = expose(own, others, self.p, most, generator, also_true=source.phrases(i))
-            except ValueError as error:
+            except NoCandidate as error:
                 reason = error
                 continue
             mask = masks[own[0]] if anomalous else np.zeros((len(frames), *source.size(i)), bool)
@@ -221,8 +246,6 @@ class Exposures(Dataset[Clip]):
         raise ValueError(f"{name}: {REDRAWS} samples in a row could not be exposed; the last: {reason}") from reason
 
     def _frames(self, n_frames: int, generator: np.random.Generator) -> list[int]:
-        if n_frames == 1:
-            return [0]
         reach = (self.n_frames - 1) * self.stride
         start = int(generator.integers(max(1, n_frames - reach)))
         return [min(start + self.stride * k, n_frames - 1) for k in range(self.n_frames)]

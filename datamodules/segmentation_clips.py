@@ -23,13 +23,13 @@ from datamodules.segmentation_set import (
     decode_rle,
     gather,
     id_masks,
-    image_size,
     need,
     read_ids,
     read_json,
     rle_counts,
     safe_name,
 )
+from vigil.images import image_size
 
 NO_PHRASE = ("others",)  # a category of YouTube-VOS that says nothing
 _ENTRY = re.compile(rb'"(\d+)"\s*:\s*\[')  # of mask_dict.json; no run-length string can hold a quotation mark

@@ -19,12 +19,13 @@ from datamodules.segmentation_set import (
     check_size,
     decode_rle,
     gather,
-    image_size,
     need,
     polygon_mask,
     read_json,
+    rle_counts,
     safe_name,
 )
+from vigil.images import image_size
 from vigil.safe_pickle import load_plain
 
 ANNOTATORS = ("unc", "umd", "google", "berkeley")  # whose splits: refs(unc).p is preferred where there are several
@@ -72,9 +73,8 @@ class ReferSet(SegmentationSet):
             return polygon_mask(parts, *size, where)
         mask = np.zeros(size, bool)
         for part in parts:
-            decoded = decode_rle(part, where)
-            check_size(where, decoded.shape, sample.path(0))
-            mask |= decoded
+            check_size(where, rle_counts(part, where)[1], sample.path(0))  # before it is as large as it says
+            mask |= decode_rle(part, where)
         return mask
 
 

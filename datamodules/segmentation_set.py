@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from vigil.exposure import distinct, spelling
+from vigil.images import image_size, read_image
 
 Said = dict[str, list[int]]  # phrase -> the numbers of the objects, or classes, that it is said of
 _SHOWN = 10  # bad entries in one error
@@ -95,7 +95,7 @@ class SegmentationSet:
         An EXIF rotation is not followed, since the masks do not know of it.
         """
         sample = self.samples[i]
-        images = [_read_image(sample.path(frame), "RGB") for frame in self._frames(i, frames)]
+        images = [read_image(sample.path(frame), "RGB") for frame in self._frames(i, frames)]
         if len({image.shape for image in images}) > 1:
             raise ValueError(f"{sample.folder}: {sample.name} has frames of several sizes; a clip has one")
         pixels = np.empty((len(images), 3, *images[0].shape[:2]), np.uint8)
@@ -148,18 +148,7 @@ def _among(numbers: Sequence[int], ids: np.ndarray) -> np.ndarray:
 
 def read_ids(path: Path) -> np.ndarray:
     """The numbers in an annotation image, uint8 (Y, X): grey levels, or places in the palette."""
-    return _read_image(path, None)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image; only its header is read."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such image")
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a sound image ({error}); fetch it again") from error
+    return read_image(path, None)
 
 
 def check_size(mask: Path | str, size: tuple[int, ...], image: Path) -> None:
@@ -170,20 +159,6 @@ def check_size(mask: Path | str, size: tuple[int, ...], image: Path) -> None:
             f"{mask}: {size[1]} x {size[0]} pixels, its image {image} has {expected[1]} x {expected[0]}; "
             "take both from the same release, none of them resized"
         )
-
-
-def _read_image(path: Path, mode: str | None) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such image")
-    try:
-        with Image.open(path) as image:
-            if mode is None and image.mode not in ("L", "P"):
-                raise ValueError(
-                    f"{path}: an image of mode {image.mode}; annotation has one number of 8 bits per pixel (L or P)"
-                )
-            return np.array(image.convert(mode) if mode is not None else image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises SyntaxError for a broken PNG
-        raise ValueError(f"{path}: not a sound image ({error}); fetch it again") from error
 
 
 def polygon_mask(polygons: Sequence[Sequence[float]], height: int, width: int, where: str = "polygons") -> np.ndarray:

@@ -15,6 +15,8 @@ from datamodules.video_data import VideoDataModule
 from vigil import annotations
 from vigil.types import Video
 
+MASKS = ("test_frame_mask", "test_pixel_mask")
+
 
 class ShanghaiTech(VideoDataModule):
     """ShanghaiTech as its authors ship it: training/videos/*.avi, testing/frames/<name>/*.jpg, masks as arrays.
@@ -27,6 +29,10 @@ class ShanghaiTech(VideoDataModule):
     """
 
     family = "ShanghaiTech"
+    phrases = (
+        "bicycle", "fight", "throw", "pick", "hand truck", "run", "skate", "falling", "jumping", "motorcycle",
+        "tricycle", "cart", "waving stick", "hurdle", "vehicle", "play", "baby carriage", "truck",
+    )  # fmt: skip
     fps = 24.0
 
     def __init__(
@@ -66,8 +72,10 @@ class ShanghaiTech(VideoDataModule):
             folder = self.root / "training" / "videos"
             videos = [named(file.stem) for file in sorted(folder.glob("*.avi"))]
         else:
-            folder = self.root / "testing" / "frames"
-            videos = [named(f.name) for f in sorted(folder.glob("*_*")) if f.is_dir()]
+            folder = self.root / "testing"
+            frames = {file.name for file in (folder / "frames").glob("*_*") if file.is_dir()}
+            masks = {file.stem for kind in MASKS for file in (folder / kind).glob("*_*.npy")}
+            videos = [named(name) for name in sorted(frames | masks)]
         if not videos:
             raise FileNotFoundError(
                 f"{folder}: no videos of ShanghaiTech; data.init_args.root must be the folder that holds training and "
@@ -84,11 +92,20 @@ class ShanghaiTech(VideoDataModule):
         video = replace(video, path=Path("testing/frames") / video.name)
         if not timed:
             return video
-        pixel = self.root / "testing" / "test_pixel_mask" / f"{video.name}.npy"
-        frame = self.root / "testing" / "test_frame_mask" / f"{video.name}.npy"
+        frame, pixel = (self.root / "testing" / kind / f"{video.name}.npy" for kind in MASKS)
         masks = partial(read_masks, pixel) if pixel.is_file() else None
-        label = frame_label(frame) if frame.is_file() else frame_label(pixel)
+        if not frame.is_file() and masks is None:
+            return video  # without times, which is refused or left out as the video itself would be
+        label = frame_label(frame if frame.is_file() else pixel)
         return replace(video, n_frames=len(label), anomalies=annotations.anomalous_runs(label), masks=masks)
+
+    def _measure(self, video: Video) -> Video:
+        measured = super()._measure(video)
+        if video.anomalies and video.n_frames != measured.n_frames:
+            raise ValueError(
+                f"{video.path}: {measured.n_frames} frames, its mask has {video.n_frames}; unpack both again"
+            )
+        return measured
 
 
 def named(name: str) -> Video:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 from torchmetrics import Metric
 
 from datamodules.demo_campus import write_ubnormal
 from datamodules.video_data import VideoDataModule
 from vigil import annotations
+from vigil.images import read_image
 from vigil.types import Video
 
 SPLITS = {"train": "training", "val": "validation", "test": "test", "predict": "test"}
@@ -24,11 +25,17 @@ class UbNormal(VideoDataModule):
 
     The lists (abnormal_test_video_names.txt and five more) lie in the authors' repository under scripts/; put them
     anywhere below root. population: all 211 test videos, or abnormal_only, the 158 that one published protocol judges.
-    convention: official, where a track's end is its last frame, or stgnf, where it is the frame after.
-    Training videos carry a label each, the rest of their annotation is not given to a system. missing: as in UcfCrime.
+    track_convention: official, where a track's end is its last frame, or stgnf, where it is the frame after. Maps show
+    every object of a scene; those of a track are anomalous while it lasts. Training videos carry a label each, the
+    rest of their annotation is not given to a system. missing: as in UcfCrime.
     """
 
     family = "UBnormal"
+    phrases = (
+        "running", "jumping", "falling", "fighting", "sleeping", "crawling", "having a seizure", "laying down",
+        "dancing", "stealing", "rotating 360 degrees", "shuffling", "injured", "drunk", "stumbling walk",
+        "car accident", "fire", "smoke", "jaywalking", "driving outside lane",
+    )  # fmt: skip
     splits = ("train", "val", "test")
     fps = 30.0
 
@@ -74,24 +81,39 @@ class UbNormal(VideoDataModule):
         """An abnormal video with the times of its tracks, and its masks where they are there."""
         if video.label == 0:
             return video
-        tracks = self.find_file(f"{video.path.with_suffix('')}_annotations/{video.name}_tracks.txt")
-        intervals = annotations.track_intervals(annotations.ubnormal_tracks(tracks), self.track_convention)
-        has_masks = next(tracks.parent.glob(f"{video.name}_*_gt.png"), None) is not None
-        masks = partial(read_object_masks, tracks.parent, video.name) if has_masks else None
+        assert video.path is not None
+        try:
+            file = self.find_file(f"{video.path.with_suffix('')}_annotations/{video.name}_tracks.txt")
+        except FileNotFoundError:
+            return video  # without times, which is refused or left out as the video itself would be
+        tracks = annotations.ubnormal_tracks(file)
+        intervals = annotations.track_intervals(tracks, self.track_convention)
+        if self.track_convention == "stgnf":
+            tracks = [(number, first, end - 1) for number, first, end in tracks]
+        has_masks = next(file.parent.glob(f"{video.name}_*_gt.png"), None) is not None
+        masks = partial(read_object_masks, file.parent, video.name, tracks) if has_masks else None
         return replace(video, anomalies=intervals, masks=masks)
 
 
-def read_object_masks(folder: Path, name: str, frames: np.ndarray) -> np.ndarray:
-    """The number of the anomalous object that each pixel shows at `frames` (T,), 0 where none: uint8 (T, Y, X).
+def read_object_masks(
+    folder: Path, name: str, tracks: Sequence[tuple[int, int, int]], frames: np.ndarray
+) -> np.ndarray:
+    """The anomalous track, from 1 on, that each pixel shows at `frames` (T,), 0 where none: uint8 (T, Y, X).
 
-    Raises FileNotFoundError for a frame whose mask is not there.
+    tracks: (object number in the maps, first frame, last frame); outside its track an object is normal. Raises
+    FileNotFoundError for a frame whose map is not there, ValueError for a damaged one.
     """
     masks = []
     for frame in frames.tolist():
         file = folder / f"{name}_{frame:04d}_gt.png"
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no mask of frame {frame}; unpack the whole annotation of {name}")
-        masks.append(np.asarray(Image.open(file).convert("L")))
+        objects = read_image(file, "L")
+        mask = np.zeros_like(objects)
+        for track, (number, first, last) in enumerate(tracks, 1):
+            if first <= frame <= last:
+                mask[objects == number] = track
+        masks.append(mask)
     return np.stack(masks)
 
 

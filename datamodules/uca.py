@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ class Uca(VideoDataModule):
     """Events of UCF-Crime's videos and a sentence for each, in UCA's own splits; an item is a (segment, sentence).
 
     release: current (23,542 events) or 2023 (20,822, with irregular entries). text: original, or neutral of gender.
+    kind: json or txt, where both are there. Of 2023 the JSON gives six events of Arrest008 to Arrest009, where they lie
+    beyond the end; the TXT has them right, no durations and 14 broken lines. The neutral text is TXT alone.
     irregular: what becomes of an entry that is damaged or ends beyond its video: refuse, keep (clipped to the video) or
     leave_out; how many there were is printed, `lightning check` names each. missing: as in UcfCrime.
     task: captions, every event of the test split; or probe, the closed-set question which of the 13 classes a segment
@@ -48,6 +51,7 @@ class Uca(VideoDataModule):
         num_workers: int = 2,
         release: Literal["current", "2023"] = "current",
         text: Literal["original", "neutral"] = "original",
+        kind: Literal["json", "txt"] = "json",
         irregular: Literal["refuse", "keep", "leave_out"] = "refuse",
         task: Literal["captions", "probe"] = "captions",
         words: Literal["narrow", "recommended", "broad"] = "narrow",
@@ -58,7 +62,7 @@ class Uca(VideoDataModule):
         super().__init__(root, demo, limit_videos, seed, num_workers, missing)
         if release == "2023" and text == "neutral":
             raise ValueError("the 2023 release of UCA has no gender-neutral text; take release: current")
-        self.release, self.text, self.irregular = release, text, irregular
+        self.release, self.text, self.kind, self.irregular = release, text, kind, irregular
         self.task, self.words, self.population, self.per_video = task, words, population, per_video
 
     @property
@@ -67,7 +71,13 @@ class Uca(VideoDataModule):
 
     @property
     def protocol(self) -> dict[str, Any]:
-        chosen = {"release": self.release, "text": self.text, "irregular": self.irregular, "task": self.task}
+        chosen = {
+            "release": self.release,
+            "text": self.text,
+            "kind": self.kind,
+            "irregular": self.irregular,
+            "task": self.task,
+        }
         probe = {"words": self.words, "population": self.population, "per_video": self.per_video}
         return super().protocol | chosen | (probe if self.task == "probe" else {})
 
@@ -113,8 +123,11 @@ class Uca(VideoDataModule):
     def metrics(self, split: str = "test") -> dict[str, Metric]:
         if split != "test" or self.task != "probe":
             return {}
-        asked = {event.video.name: event.video for event in self.events("test")}  # no event of a video may be left
-        return {"top": TopK(list(asked.values()), self.categories)}
+        events = self.events("test")
+        asked = {event.video.name: event.video for event in events}  # no event of a video may be left
+        # two sentences may describe one stretch, and the metric drops what comes twice unless it is told
+        samples = Counter((event.video.name, event.first, event.end) for event in events)
+        return {"top": TopK(list(asked.values()), self.categories, samples)}
 
     def events(self, split: str, videos: Sequence[Video] | None = None) -> list[Event]:
         """The (segment, sentence) samples of a split, in the videos' order and by time, clipped to each video's frames.
@@ -198,10 +211,8 @@ class Uca(VideoDataModule):
 
     def _names(self, split: str) -> list[str]:
         part = {"train": "Train", "val": "Val"}.get(split, "Test")
-        if self.release == "2023":
-            names = [f"UCFCrime_{part.lower()}.{kind}" for kind in ("json", "txt")]
-        elif self.text == "neutral":
-            names = [f"mask_UCFCrime_{part}.txt"]
-        else:
-            names = [f"UCFCrime_{part}.{kind}" for kind in ("json", "txt")]
-        return [name + end for name in names for end in ("", ".gz")]
+        if self.text == "neutral":
+            return [f"mask_UCFCrime_{part}.txt{end}" for end in ("", ".gz")]
+        kinds = [self.kind, {"json": "txt", "txt": "json"}[self.kind]]
+        name = f"UCFCrime_{part.lower() if self.release == '2023' else part}"
+        return [f"{name}.{kind}{end}" for kind in kinds for end in ("", ".gz")]

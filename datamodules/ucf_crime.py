@@ -28,6 +28,11 @@ class UcfCrime(VideoDataModule):
     """
 
     family = "UCF-Crime"
+    counted_by_opencv = ("urdmu",)
+    phrases = (
+        "abuse", "arrest", "arson", "assault", "burglary", "explosion", "fighting", "road accidents", "robbery",
+        "shooting", "shoplifting", "stealing", "vandalism",
+    )  # fmt: skip
     fps = 30.0  # a dozen videos run at 25
 
     def __init__(
@@ -62,7 +67,10 @@ class UcfCrime(VideoDataModule):
     @property
     def protocol(self) -> dict[str, Any]:
         held = {"hold_out": self.hold_out} if self.hold_out else {}
-        return super().protocol | {"convention": self.convention} | held
+        return super().protocol | {"convention": self.convention, "annotation": self.annotation} | held
+
+    def category_of(self, name: str) -> str | None:
+        return annotations.ucf_crime_category(name)
 
     def render(self) -> None:
         write_ucf_crime(self.root)

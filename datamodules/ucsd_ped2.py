@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 from torchmetrics import Metric
 
 from datamodules.demo_campus import write_ucsd_ped2
 from datamodules.video_data import VideoDataModule
 from vigil import annotations
+from vigil.images import read_image
 from vigil.types import Video
 
 PED1_SIZE = (158, 238)  # Ped1's height and width, at which one published protocol judges Ped2
@@ -27,8 +27,10 @@ class UcsdPed2(VideoDataModule):
     """
 
     family = "UCSD Ped2"
+    phrases = ("car", "cart", "wheelchair", "skate", "bicycle")
     fps = 10.0
     monitor = None  # no anomalous video to validate with
+    by_name = False  # the download holds Ped1 beside Ped2, with folders of the same names
 
     def __init__(
         self,
@@ -90,11 +92,11 @@ class UcsdPed2(VideoDataModule):
 
 
 def read_masks(folder: Path, frames: np.ndarray) -> np.ndarray:
-    """Masks bool (T, Y, X) at `frames` (T,) of a folder of 001.bmp, 002.bmp, …. Raises FileNotFoundError."""
+    """Masks bool (T, Y, X) at `frames` (T,) of a folder of 001.bmp, 002.bmp, …. Raises as read_image does."""
     masks = []
     for frame in frames.tolist():
         file = folder / f"{frame + 1:03d}.bmp"
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no mask of frame {frame}; unpack the whole of {folder.name}")
-        masks.append(np.asarray(Image.open(file).convert("L")) > 0)
+        masks.append(read_image(file, "L") > 0)
     return np.stack(masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -53,6 +54,11 @@ class VideoDataModule(LightningDataModule):
     scores_frames = True  # whether every frame of a video is scored; else only the items of scoring_dataset are judged
     causal = False  # whether no later frame may change a score: then nothing is refined
     overhang = 0  # by how many frames a video's last clip may answer beyond its end
+    by_name = True  # whether a video that is not where the dataset says may lie elsewhere below root
+    # what its anomalies are called in the prompts of published systems (LAVIDA's released code)
+    phrases: tuple[str, ...] = ()
+    hold_out: Sequence[str] = ()  # categories that no fit is to see
+    counted_by_opencv: tuple[str, ...] = ()  # conventions whose axis is OpenCV's frame count, which is not ours
     convention = "full"  # vigil.annotations.frame_labels
     lengths: str | None = None  # a csv of frame counts
 
@@ -82,6 +88,7 @@ class VideoDataModule(LightningDataModule):
         self.watcher: Watcher | None = None
         self.memory = FileMemory()
         self._known: dict[str, list[Video]] = {}
+        self.left_out: dict[str, int] = {}
 
     # what a dataset says -------------------------------------------------------------------------------------------
 
@@ -104,7 +111,14 @@ class VideoDataModule(LightningDataModule):
     @property
     def protocol(self) -> dict[str, Any]:
         """What decides whether two numbers on this dataset may be compared; stored beside every number."""
-        return {"dataset": type(self).__name__}
+        asked = {"limit_videos": self.limit_videos, "features": self.features and Path(self.features).name}
+        asked |= {"crops": self.crops} if self.features else {}
+        asked |= {"left_out": sum(self.left_out.values())} if self.missing == "leave_out" else {}
+        return {"dataset": type(self).__name__} | {key: value for key, value in asked.items() if value is not None}
+
+    def category_of(self, name: str) -> str | None:
+        """The category that a video's name says, None where it says none."""
+        return None
 
     def render(self) -> None:
         """Write the demo copy of this dataset into root."""
@@ -124,6 +138,10 @@ class VideoDataModule(LightningDataModule):
     def videos(self, split: str) -> list[Video]:
         """The videos of `split` with their files. Raises FileNotFoundError where some may not be left out."""
         if self.validation_fraction is None or split not in ("train", "val"):
+            if split == "val" and "val" not in self.splits:
+                raise ValueError(
+                    f"{type(self).__name__} has no validation split; set data.init_args.validation_fraction, as 0.1"
+                )
             return self._there(split)
         videos = self._there("train")
         held = validation_names(videos, self.validation_fraction, self.seed)
@@ -132,16 +150,31 @@ class VideoDataModule(LightningDataModule):
     def _there(self, split: str) -> list[Video]:
         located = self.located(split)
         absent = [video.name for video in located if (video.features if self.features else video.path) is None]
-        if not absent:
-            return located
-        where = self.features or self.root
-        if self.missing == "refuse" or len(absent) == len(located):
+        untimed = [video.name for video in self._untimed(split, located) if video.name not in absent]
+        faults = [self.lacks(split, located)] if self.lacks(split, located) else []
+        if absent:
+            some = f"{len(absent)} of {len(located)} videos are not under {self.features or self.root}"
+            faults.insert(0, f"{some}: {', '.join(absent[:10])}")
+        if faults and (self.missing == "refuse" or len(absent) + len(untimed) == len(located)):
             raise FileNotFoundError(
-                f"{len(absent)} of {len(located)} videos are not under {where}: {', '.join(absent[:10])}; "
-                "complete the download, or set data.init_args.missing: leave_out"
+                f"{'; '.join(faults)}; complete the download, or set data.init_args.missing: leave_out"
             )
-        rank_zero_info(f"{len(absent)} of {len(located)} videos are not under {where}; left out, as asked.")
-        return [video for video in located if video.name not in set(absent)]
+        for fault in faults:
+            rank_zero_info(f"{fault}; left out, as asked.")
+        gone = {*absent, *untimed}
+        self.left_out[split] = len(gone)
+        return [video for video in located if video.name not in gone]
+
+    def lacks(self, split: str, videos: Sequence[Video]) -> str:
+        """What a split lacks besides the files of `videos`, in words; empty where nothing is known to be missing."""
+        untimed = [video.name for video in self._untimed(split, videos)]
+        if not untimed:
+            return ""
+        return f"of {len(untimed)} anomalous {split} videos nothing says when: {', '.join(untimed[:10])}"
+
+    def _untimed(self, split: str, videos: Sequence[Video]) -> list[Video]:
+        tested = split == "test" and self.scores_frames
+        return [video for video in videos if tested and video.label == 1 and video.anomalies is None]
 
     def located(self, split: str) -> list[Video]:
         """The videos of `split` as annotated, path and features None where there is no file."""
@@ -174,7 +207,11 @@ class VideoDataModule(LightningDataModule):
 
     def faults(self, decode: bool, progress: Callable[[int, int, str], None]) -> list[str]:
         """What `lightning check` should say beyond what it sees of the videos: a sentence for each fault."""
-        return []
+        found = []
+        for split in self.splits:
+            with contextlib.suppress(ValueError, OSError):  # the check has said that the split cannot be read
+                found.append(self.lacks(split, self.located(split)))
+        return [fault for fault in found if fault]
 
     def train_dataloader(self) -> DataLoader:
         watcher, videos = self._watcher, self.known("train")
@@ -245,10 +282,10 @@ class VideoDataModule(LightningDataModule):
         if self.slack:
             rows = annotations.lengths(self.find_file(self.lengths)) if self.lengths else {}
             absent = [name for name in count if name not in rows]
-            if absent and self.convention == "urdmu":
+            if absent and self.convention in self.counted_by_opencv:
                 raise ValueError(
-                    f"the convention urdmu needs OpenCV's frame counts of {len(absent)} videos, as of {absent[0]}; "
-                    "set data.init_args.lengths to a csv with columns name, frames, frames_cv2"
+                    f"the convention {self.convention} needs OpenCV's frame counts of {len(absent)} videos, as of "
+                    f"{absent[0]}; set data.init_args.lengths to a csv with columns name, frames, frames_cv2"
                 )
             rows = {name: rows.get(name, {"frames": count[name]}) for name in count}
             count = annotations.array_lengths(rows, self.convention)
@@ -287,9 +324,17 @@ class VideoDataModule(LightningDataModule):
     def _files(self) -> dict[str, list[Path]]:
         """What lies below root: files by their name, videos by their stem as well, folders of images by their own."""
         found: dict[str, list[Path]] = {}
-        for folder, _, names in os.walk(self.root, followlinks=True):
+        visited = set()
+        for folder, folders, names in os.walk(self.root, followlinks=True):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:  # links may lead in circles
+                folders.clear()
+                continue
+            visited.add((status.st_dev, status.st_ino))
             images = False
             for name in names:
+                if name.startswith("."):  # macOS leaves a ._name beside each file
+                    continue
                 suffix = os.path.splitext(name)[1].lower()
                 if suffix in IMAGE_SUFFIXES:
                     images = True
@@ -306,6 +351,8 @@ class VideoDataModule(LightningDataModule):
         spelled = video.path
         if spelled is not None and (self.root / spelled).exists():
             return self.root / spelled
+        if not self.by_name:
+            return None
         files = self._files.get(video.name, [])
         if spelled is not None:  # UCF-Crime's event recognition part repeats 50 normal videos in another folder
             files = sorted(files, key=lambda file: file.parts[-2:] != spelled.parts[-2:])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from torchmetrics import Metric
 
+from datamodules.demo import is_demo
 from datamodules.demo_xd_violence import write_xd_violence
 from datamodules.video_data import VideoDataModule
 from vigil import annotations
 from vigil.types import Video
+
+RELEASED = {"train": (1905, 2049), "test": (500, 300)}  # violent and normal videos
 
 
 class XdViolence(VideoDataModule):
@@ -25,8 +29,10 @@ class XdViolence(VideoDataModule):
     """
 
     family = "XD-Violence"
-    fps = 24.0  # of the 24 a second that most films have; read from the file where there is one
+    fps = 24.0  # where features stand in for the file, which would tell
     main_metric = "frame_ap"
+    phrases = ("fighting", "shooting", "riot", "abuse", "car accident", "explosion")
+    counted_by_opencv = ("xdviodet", "vadclip")
 
     def __init__(
         self,
@@ -55,7 +61,11 @@ class XdViolence(VideoDataModule):
 
     @property
     def protocol(self) -> dict[str, Any]:
-        return super().protocol | {"convention": self.convention, "audio": "not used"}
+        return super().protocol | {
+            "convention": self.convention,
+            "annotation": Path(self.annotation).name,
+            "audio": "not used",
+        }
 
     def render(self) -> None:
         write_xd_violence(self.root)
@@ -88,19 +98,30 @@ class XdViolence(VideoDataModule):
     def metrics(self, split: str = "test") -> dict[str, Metric]:
         return self.frame_metrics(split)
 
+    def lacks(self, split: str, videos: Sequence[Video]) -> str:
+        side = "test" if split == "test" else "train"
+        count = sum(video.label == 1 for video in videos), sum(video.label == 0 for video in videos)
+        if self.lists[side] is not None or count == RELEASED[side] or is_demo(self.root):
+            return super().lacks(split, videos)
+        violent, normal = RELEASED[side]
+        return (
+            f"{count[0]} violent and {count[1]} normal {side} videos lie under {self.root}, XD-Violence has {violent} "
+            f"and {normal}; without data.init_args.{side}_list nobody knows which are missing"
+        )
+
     def _listed(self, split: str) -> list[Video]:
         """The split's videos: as its list names them, else those that lie in a folder of the split."""
         listing = self.lists[split]
         if listing is not None:
             return annotations.xd_violence(self.find_file(listing))
         found = sorted({file for files in self._files.values() for file in files if _below(file, self.root, split)})
-        names = [(annotations.video_name(file.name), file.relative_to(self.root)) for file in found]
+        names = {annotations.video_name(file.name): file.relative_to(self.root) for file in reversed(found)}
         if not names:
             raise FileNotFoundError(
                 f"{self.root}: no video in a folder with {split!r} in its name, as XD-Violence-{split}/videos; "
                 f"put them there, or set data.init_args.{split}_list to a list of names"
             )
-        return [_video(name, path) for name, path in names]
+        return [_video(name, path) for name, path in sorted(names.items())]
 
 
 def _video(name: str, path: Path) -> Video:

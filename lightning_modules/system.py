@@ -83,6 +83,7 @@ class System(LightningModule):
         if key is None:
             return
         data = self.trainer.datamodule
+        stage = str(getattr(stage, "value", stage))  # an enumeration that prints as TrainerFn.TESTING
         splits = {"fit": ["train", "val"], "validate": ["val"]}.get(stage, [stage])
         for split in splits:
             for stream, view in (self.fit_views if split == "train" else self.test_views).items():
@@ -150,6 +151,8 @@ class System(LightningModule):
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file}: no checkpoint here to start from; a fit leaves last.ckpt in its folder")
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        if "seen" not in checkpoint:
+            raise ValueError(f"{file}: it does not say which videos it saw, so no test could be trusted; fit it again")
         self.on_load_checkpoint(checkpoint)
         self.load_state_dict(checkpoint["state_dict"], strict=False)
 

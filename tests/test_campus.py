@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datamodules import ShanghaiTech, UbNormal, UcsdPed2
 from datamodules.demo_campus import write_shanghaitech, write_ubnormal, write_ucsd_ped2
+from datamodules.ubnormal import read_object_masks
 from vigil.annotations import ubnormal_tracks
 
 
@@ -30,8 +32,60 @@ def test_shanghaitechs_frame_and_pixel_masks_give_the_same_times(top: Path, tmp_
     by_pixel = ShanghaiTech(str(root)).annotated("test")
     assert [video.anomalies for video in by_pixel] == [video.anomalies for video in both]
     shutil.rmtree(root / "testing" / "test_pixel_mask")
-    with pytest.raises(FileNotFoundError, match=r"test_pixel_mask.*\.npy: no such mask"):
-        ShanghaiTech(str(root)).annotated("test")
+    with pytest.raises(FileNotFoundError, match=r"of 4 anomalous test videos nothing says when: 01_"):
+        ShanghaiTech(str(root)).known("test")
+
+
+def test_a_shanghaitech_video_without_frames_or_times_is_named_or_left_out(top: Path, tmp_path: Path) -> None:
+    root = tmp_path / "sht"
+    shutil.copytree(top / "shanghaitech", root)
+    first, second, *rest = sorted(video.name for video in ShanghaiTech(str(root)).known("test"))
+    shutil.rmtree(root / "testing" / "frames" / first)
+    for kind in ("test_frame_mask", "test_pixel_mask"):
+        (root / "testing" / kind / f"{second}.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"not under .*: {first}; of 1 anomalous .* when: {second}"):
+        ShanghaiTech(str(root)).known("test")
+    assert [v.name for v in ShanghaiTech(str(root), missing="leave_out").known("test")] == rest
+
+
+def test_a_mask_of_another_length_than_its_video_is_refused(top: Path, tmp_path: Path) -> None:
+    root = tmp_path / "sht"
+    shutil.copytree(top / "shanghaitech", root)
+    file = sorted((root / "testing" / "test_frame_mask").iterdir())[0]
+    np.save(file, np.load(file)[:-5])
+    with pytest.raises(ValueError, match=rf"{file.stem}: \d+ frames, its mask has \d+"):
+        ShanghaiTech(str(root)).known("test")
+
+
+def test_a_ped2_clip_that_is_gone_is_not_taken_from_ped1(top: Path, tmp_path: Path) -> None:
+    shutil.copytree(top / "ucsd_ped2", tmp_path / "ucsd")
+    test = tmp_path / "ucsd" / "UCSDped2" / "Test"
+    (tmp_path / "ucsd" / "UCSDped1" / "Test").mkdir(parents=True)
+    shutil.move(test / "Test002", tmp_path / "ucsd" / "UCSDped1" / "Test" / "Test002")
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 videos are not under .*: Test002"):
+        UcsdPed2(str(tmp_path / "ucsd")).known("test")
+
+
+@pytest.mark.parametrize(("kind", "pattern"), [(UbNormal, "*_0001_gt.png"), (UcsdPed2, "Test001_gt/002.bmp")])
+def test_a_damaged_mask_image_is_named(top: Path, tmp_path: Path, kind: type, pattern: str) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(top / {UbNormal: "ubnormal", UcsdPed2: "ucsd_ped2"}[kind], root)
+    videos = [video for video in kind(str(root)).known("test") if video.masks is not None]
+    for file in root.rglob(pattern):
+        file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"(0001_gt\.png|002\.bmp): not a sound image"):
+        videos[0].masks(np.arange(3))
+
+
+def test_an_object_of_ubnormal_is_anomalous_while_its_track_lasts_and_nobody_else_is(tmp_path: Path) -> None:
+    maps = np.zeros((4, 6, 6), np.uint8)
+    maps[:, 0], maps[:, 3] = 5, 2  # object 5 throughout, and a passer-by
+    for frame, array in enumerate(maps):
+        Image.fromarray(array).save(tmp_path / f"abnormal_{frame:04d}_gt.png")
+    masks = read_object_masks(tmp_path, "abnormal", [(5, 1, 2)], np.arange(4))
+    expected = np.zeros_like(maps)
+    expected[1:3, 0] = 1
+    assert np.array_equal(masks, expected)
 
 
 def test_shanghaitech_without_pixel_masks_is_judged_by_frames(top: Path, tmp_path: Path) -> None:

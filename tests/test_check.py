@@ -49,7 +49,6 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("demo")
     for name, write in WRITERS.items():
         write(top / name, size="tiny")
-    clip_events(top / "UcfCrime")
     return top
 
 
@@ -58,15 +57,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     return tmp_path
-
-
-def clip_events(root: Path) -> None:
-    """UCA's times of a demo copy within the videos, as in the real release: some are rounded up beyond the end."""
-    for file in (root / "uca").glob("*.json"):
-        entries = json.loads(file.read_text())
-        for entry in entries.values():
-            entry["timestamps"] = [[first, min(end, entry["duration"])] for first, end in entry["timestamps"]]
-        file.write_text(json.dumps(entries))
 
 
 def config_of(kind: str, **options: Any) -> str:
@@ -367,7 +357,7 @@ def test_214_and_22_ucf_crime_test_videos_are_in_ucas_training_and_validation(
     assert kinds(told) == {"missing": 3, "in both": 2}  # the videos of UCA are not here
     said = capsys.readouterr().out
     assert "214 of 290 videos of UcfCrime test (UcfCrime.yaml) are in train" in said
-    assert len(said.splitlines()) < 20
+    assert len(said.splitlines()) < 25
 
 
 @pytest.mark.parametrize(("kind", "counts"), [("json", (142, 35, 18)), ("txt", (12, 2, 0))])

@@ -78,6 +78,17 @@ def test_repeats_count_once_in_any_order() -> None:
         metric.counts()
 
 
+def test_a_span_that_stands_for_two_samples_counts_twice() -> None:
+    video = [Video("a")]
+    metric = TopK(video, CATEGORIES, {("a", 0, 9): 2})
+    wrong, right = [0.0, 3.0, 2.0, 1.0, 0.5], [1.0, 0.0, 0.0, 0.0, 0.0]
+    assert CATEGORIES[0] == "Arson"
+    for score, first in ((right, 0), (right, 0), (wrong, 5)):
+        metric.update(*one_clip(score, first=first))
+    assert metric.compute()["top1"] == pytest.approx(2 / 3)
+    assert sum(metric.counts().values()) == 3
+
+
 def test_of_two_categories_only_the_first_rank_says_anything() -> None:
     metric = TopK([Video("a")], CATEGORIES[:2])
     metric.update(*one_clip([0.1, 0.4]))

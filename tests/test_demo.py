@@ -108,7 +108,7 @@ def test_captions_have_the_layout_of_uca(world: Path) -> None:
         entry = found.pop(video.name)
         assert sorted(entry) == ["duration", "sentences", "timestamps"]
         assert len(entry["sentences"]) == len(entry["timestamps"]) > 0
-        assert all(0 <= start < end <= entry["duration"] + 0.1 for start, end in entry["timestamps"])
+        assert all(0 <= start < end <= entry["duration"] for start, end in entry["timestamps"])
     assert not found
 
 

@@ -292,6 +292,14 @@ def test_held_out_classes_are_not_fitted_on_and_judged_apart(world: Path, here: 
     assert metrics["frame_auroc"] == pytest.approx(auroc_of(scores, labels, list(videos)), abs=1e-12)
 
 
+def test_a_class_held_out_of_the_test_alone_is_no_unseen_class(
+    world: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = fit(world)
+    said = refused(capsys, "-c", world, "--ckpt_path", last, "--data.init_args.hold_out=[Arson]")
+    assert "hold_out says Arson, yet the system was fitted on 3 videos of it: Arson00" in said
+
+
 def test_validation_holds_no_class_that_is_held_out_and_a_class_that_is_none_is_refused(world: Path) -> None:
     options = {"features": str(world.parent / "features"), "validation_fraction": 0.4}
     data = UcfCrime(str(world.parent), hold_out=["Arson"], **options)

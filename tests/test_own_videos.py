@@ -80,6 +80,12 @@ def test_files_folders_and_patterns_become_videos_with_names_of_their_own(
     assert all(video.n_frames >= 12 for video in videos)
 
 
+def test_a_thumbnail_beside_videos_is_no_video(some: Path) -> None:
+    Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(some / "videos" / "deep" / "thumb.jpg")
+    (some / "videos" / "deep" / "._b.mkv").write_bytes(b"resource fork")
+    assert [video.name for video in OwnVideos("videos/deep").known("predict")] == ["b", "c"]
+
+
 def test_what_is_not_there_or_no_video_is_named(some: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"videos/x\.mp4: no such video, nor a folder or pattern"):
         OwnVideos("videos/x.mp4").known("predict")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +158,30 @@ def test_a_system_is_fitted_on_it_and_remembers_the_phrases(root: Path, tmp_path
     assert {"a person", "fire"} & set(saw["phrases"])
 
 
+def test_a_picture_that_several_sets_hold_is_held_out_of_all_of_them(root: Path) -> None:
+    data = data_of(root, mixture=dict.fromkeys(("refcoco", "refcoco_plus", "refcocog"), 1.0), validation_fraction=0.3)
+    names = {
+        part: {data.sets[name].samples[i].name for name, rows in data.exposures(part).rows.items() for i in rows}
+        for part in ("train", "val")
+    }
+    assert names["train"]
+    assert names["val"]
+    assert not names["train"] & names["val"]
+
+
+def test_a_video_annotated_in_one_frame_is_a_clip_like_the_others(root: Path) -> None:
+    exposures = data_of(root, mixture={"youtube_vos": 1.0}).exposures("train")
+    samples = exposures.sets["youtube_vos"].samples
+    samples[:] = [replace(sample, frames=sample.frames[:1]) for sample in samples]
+    assert exposures[(0, 0, True)].pixels["video"].shape[:2] == (1, 4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"max_categories": {"ade20": 6}}, "of sets in the mixture, not ade20"),
+        ({"max_categories": 1}, "at least 2 categories"),
+        ({"p": 1.5}, r"p in \[0, 1\]"),
         ({"mixture": {}}, "a weight of at least 0"),
         ({"mixture": {"ade20k": -1.0}}, "a weight of at least 0"),
         ({"samples_per_epoch": 0}, "samples_per_epoch=0"),

@@ -292,7 +292,8 @@ def test_the_2023_release_has_no_neutral_text(tmp_path: Path) -> None:
 def test_the_protocol_names_what_the_probe_asked(world: Path) -> None:
     captions, probe = (data_of(world, task=task).protocol for task in ("captions", "probe"))
     assert captions == {
-        "dataset": "Uca", "release": "current", "text": "original", "irregular": "refuse", "task": "captions"
+        "dataset": "Uca", "release": "current", "text": "original", "kind": "json", "irregular": "refuse",
+        "task": "captions",
     }  # fmt: skip
     chosen = {"task": "probe", "words": "narrow", "population": "uca_test", "per_video": "all"}
     assert probe == captions | chosen
@@ -314,7 +315,7 @@ def test_a_limit_takes_videos_of_both_labels_with_all_their_events(world: Path) 
 
 def test_the_demo_copy_is_read_and_its_events_lie_in_their_videos(tmp_path: Path) -> None:
     write_ucf_crime(tmp_path / "demo", size="tiny")
-    data = data_of(tmp_path / "demo", irregular="keep")
+    data = data_of(tmp_path / "demo")
     for split in SPLITS:
         entries = json.loads((tmp_path / f"demo/uca/UCFCrime_{split.title()}.json").read_text())
         events = data.events(split)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from datamodules import XdViolence
+from datamodules.demo import MARKER
 from datamodules.demo_xd_violence import write_xd_violence
 from vigil.annotations import XD_VIOLENCE_CATEGORIES
 
@@ -70,6 +71,36 @@ def test_a_violent_video_without_times_is_refused(copy: Path, tmp_path: Path) ->
     file.write_text("\n".join(rest))
     with pytest.raises(ValueError, match=rf"no times of 1 violent test videos: {first.split()[0].split('#')[0]}"):
         XdViolence(str(root)).known("test")
+
+
+def test_a_copy_that_lacks_normal_videos_is_told_by_their_number(copy: Path, tmp_path: Path) -> None:
+    root = tmp_path / "xd"
+    shutil.copytree(copy, root)
+    (root / MARKER).unlink()  # no demo: a real folder of so few videos
+    with pytest.raises(FileNotFoundError, match=r"violent and \d+ normal test videos lie under .* has 500 and 300"):
+        XdViolence(str(root)).known("test")
+    assert XdViolence(str(root), missing="leave_out").known("test")
+    names = [video.name for video in XdViolence(str(copy)).known("test")]
+    (root / "test.txt").write_text("\n".join(names))
+    assert [video.name for video in XdViolence(str(root), test_list="test.txt").known("test")] == names
+
+
+@pytest.mark.parametrize("convention", ["xdviodet", "vadclip"])
+def test_an_axis_counted_by_opencv_needs_its_counts(copy: Path, convention: str) -> None:
+    data = XdViolence(str(copy), convention=convention)
+    with pytest.raises(ValueError, match=f"the convention {convention} needs OpenCV's frame counts"):
+        data.metrics("test")
+
+
+def test_a_copy_of_a_video_and_what_macos_leaves_are_no_videos(copy: Path, tmp_path: Path) -> None:
+    root = tmp_path / "xd"
+    shutil.copytree(copy, root)
+    file = sorted((root / "XD-Violence-train" / "videos").iterdir())[0]
+    (root / "XD-Violence-train" / "more").mkdir()
+    shutil.copy(file, root / "XD-Violence-train" / "more" / file.name)
+    (file.parent / f"._{file.name}").write_bytes(b"resource fork")
+    (root / "round").symlink_to(root)
+    assert len(XdViolence(str(root)).annotated("train")) == len(XdViolence(str(copy)).annotated("train"))
 
 
 def test_an_annotated_video_that_the_list_lacks_is_refused(shared_data: Path, tmp_path: Path) -> None:

@@ -162,7 +162,28 @@ def object_ids(scene: Scene) -> np.ndarray:
     A person with what they hold is an object and so is a vehicle; fire, smoke and debris are one together. Not 0 where
     and only where the mask is True.
     """
-    things: list[int] = []  # numbers of sprites
+    objects, things = _grouped(scene)
+    found = np.zeros((scene.n_frames, *scene.background.shape[:2]), np.uint8)
+    groups = [[i for i in group if scene.sprites[i].anomalous.any()] for group in (*objects, things)]
+    for name, group in enumerate(filter(None, groups), start=1):
+        alone = replace(scene, sprites=[_only(sprite, i in group) for i, sprite in enumerate(scene.sprites)])
+        for index in np.flatnonzero(np.any([scene.sprites[i].anomalous for i in group], axis=0)):
+            found[index][alone.frame(int(index))[1]] = name
+    return found
+
+
+def bystanders(scene: Scene) -> np.ndarray:
+    """Where people and vehicles that have no part in the event can be seen: bool (T, Y, X)."""
+    objects, _ = _grouped(scene)
+    normal = {i for group in objects if not any(scene.sprites[j].anomalous.any() for j in group) for i in group}
+    shown = [replace(s, anomalous=np.full(scene.n_frames, i in normal)) for i, s in enumerate(scene.sprites)]
+    alone = replace(scene, sprites=shown)
+    return np.stack([alone.frame(index)[1] for index in range(scene.n_frames)])
+
+
+def _grouped(scene: Scene) -> tuple[list[list[int]], list[int]]:
+    """Numbers of the sprites that are one person or vehicle each, and of all other sprites."""
+    things: list[int] = []
     objects: list[list[int]] = []
     person: list[int] = []
     for number, sprite in enumerate(scene.sprites):  # the stage puts people last, what they hold right behind each
@@ -173,13 +194,7 @@ def object_ids(scene: Scene) -> np.ndarray:
             objects.append(person)
         else:
             (person if person and sprite.opacity is None else things).append(number)
-    found = np.zeros((scene.n_frames, *scene.background.shape[:2]), np.uint8)
-    groups = [[i for i in group if scene.sprites[i].anomalous.any()] for group in (*objects, things)]
-    for name, group in enumerate(filter(None, groups), start=1):
-        alone = replace(scene, sprites=[_only(sprite, i in group) for i, sprite in enumerate(scene.sprites)])
-        for index in np.flatnonzero(np.any([scene.sprites[i].anomalous for i in group], axis=0)):
-            found[index][alone.frame(int(index))[1]] = name
-    return found
+    return objects, things
 
 
 def _only(sprite: Sprite, kept: bool) -> Sprite:

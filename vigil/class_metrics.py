@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ class TopK(Metric):
     A sample is one row of a clip: class_score floating point and finite (B, K), a column per category in the order of
     `categories`, and clip.category. Categories that tie with the true one count by chance: the expected value if ties
     were broken at random, so equal scores for all give k / K. A k of K or more would always be 1 and is left out.
-    A sample that comes twice, by (video, span), counts once. Raises ValueError without class scores, for a category
+    A sample that comes twice, by (video, span), counts once, or as often as `samples` says, {(video, first, end): how
+    many samples the span stands for}. Raises ValueError without class scores, for a category
     that is none of `categories`, for a clip of no video of the list; and in compute naming videos without a sample,
     or one that came with two categories for the same span.
     """
@@ -27,8 +28,14 @@ class TopK(Metric):
     full_state_update = False
     rows: list[Tensor] | Tensor
 
-    def __init__(self, videos: Sequence[Video], categories: Sequence[str]) -> None:
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        categories: Sequence[str],
+        samples: Mapping[tuple[str, int, int], int] | None = None,
+    ) -> None:
         super().__init__(compute_with_cache=False)
+        self.samples = dict(samples or {})
         self.videos, self.categories = list(videos), list(categories)
         self._index = {video.name: index for index, video in enumerate(self.videos)}
         if len(self._index) < len(self.videos):
@@ -112,7 +119,9 @@ class TopK(Metric):
                     f"{len(missing)} of {len(self.videos)} videos have no class scores: {names}"
                     f"{', …' if len(missing) > 10 else ''}; score every sample of every video"
                 )
-            self._samples = rows[np.append(True, ~again)]
+            once = rows[np.append(True, ~again)]
+            times = [self.samples.get((self.videos[video].name, a, b), 1) for video, a, b in once[:, :3].tolist()]
+            self._samples = np.repeat(once, times, axis=0)
         return self._samples
 
     def _true(self, clip: Clip) -> list[int]:

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
 from vigil.looks import (
     DECODED,
@@ -48,7 +46,6 @@ FIT = ("train", "val")  # every other split is tested on
 CAPTION_SLACK_S = 0.1  # captions are timed in tenths of a second (UCA)
 
 _SHOWN = 10  # names in one sentence
-_ROWS = 20  # findings of one kind in the table
 
 
 @dataclass(frozen=True)
@@ -149,25 +146,6 @@ def annotation_fault(error: Exception, split: str = "") -> Finding:
     """What a reader of annotation raised, as a Finding; split: the one it was reading for, where that is known."""
     todo = "correct what is named, or take the file from the dataset's authors again"
     return Finding(ANNOTATION, split, None, None, str(error) or type(error).__name__, todo)
-
-
-def table(findings: Iterable[Finding]) -> Table:
-    """The findings by kind, up to 20 of each; nothing in them can move the cursor or colour the screen."""
-    shown = Table("fault", "split", "video", "found", "what to do", show_lines=False)
-    grouped: dict[str, list[Finding]] = {}
-    for finding in findings:
-        grouped.setdefault(finding.kind, []).append(finding)
-    for kind in sorted(grouped, key=list(KINDS).index):
-        rows = grouped[kind]
-        for i, row in enumerate(rows[:_ROWS]):
-            split = row.split if row.other_split is None else f"{row.split}, {row.other_split}"
-            repeats = i > 0 and rows[i - 1].todo == row.todo
-            cells = (kind if i == 0 else "", split, row.video or "", row.found, '"' if repeats else row.todo)
-            shown.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
-        if len(rows) > _ROWS:
-            shown.add_row("", "", "", f"and {len(rows) - _ROWS} more, all of them in the JSON", "")
-        shown.add_section()
-    return shown
 
 
 def as_json(findings: Iterable[Finding], facts: Facts) -> str:

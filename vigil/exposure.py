@@ -18,6 +18,10 @@ _IRREGULAR = {
 _ENDINGS = ((r"(s|x|z|ch|sh)e$", r"\1"), (r"ie$", "y"), (r"[fv]e?$", "f"), (r"oe$", "o"), (r"men$", "man"))
 
 
+class NoCandidate(ValueError):
+    """Nothing irrelevant is left to ask about."""
+
+
 @lru_cache(maxsize=1 << 16)
 def spelling(phrase: str) -> str:
     """What all spellings of a phrase have in common; for comparing, not for reading.
@@ -67,8 +71,8 @@ def expose(
     sample is asked about `own` as well. With one own phrase that is 2 .. max_categories phrases of an anomalous sample
     and 1 .. max_categories - 1 of a normal one. No list holds two spellings of one phrase, and no irrelevant phrase is
     a spelling of one in `own` or `also_true`.
-    Raises ValueError for p outside [0, 1], max_categories under 2, as many own phrases as that, and where no candidate
-    is left: then the sample could not be normal, and always calling it anomalous would not be p.
+    Raises ValueError for p outside [0, 1], max_categories under 2, as many own phrases as that, and NoCandidate where
+    none is left: then the sample could not be normal, and always calling it anomalous would not be p.
     Source: LAVIDA, arXiv:2602.19248, equations 1 and 2. Differs: K_E is random, as its text says and its code does.
     """
     if not 0 <= p <= 1 or max_categories < 2:
@@ -80,7 +84,7 @@ def expose(
     order = generator.permutation(len(others))
     candidates = [phrase for phrase in distinct(others[i] for i in order) if spelling(phrase) not in true]
     if not candidates:
-        raise ValueError(
+        raise NoCandidate(
             f"none of {len(others)} phrases of other samples is irrelevant to {', '.join(own) or 'the sample'}; "
             "draw the phrases of more samples"
         )

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from vigil.annotations import anomalous_runs
-from vigil.campus import Shot, object_ids
+from vigil.campus import Shot, bystanders, object_ids
 from vigil.scenes import Scene, make_scene
 from vigil.video import write_video
 
@@ -72,19 +72,22 @@ def record_shanghaitech(testing: Path, name: str, shot: Shot) -> None:
 def record_ubnormal(video: Path, fps: float, shot: Shot) -> None:
     """Render a shot as UBnormal does: a video file and, where there is an event, maps of object ids and their tracks.
 
-    A line of the tracks is object_id,start,end, inclusive: a stretch of frames in which that object can be seen.
+    A line of the tracks is object_id,start,end, inclusive: a stretch of frames in which that object of the event can be
+    seen. People who only walk by are in the maps too, under one id, and in no track.
     """
     scene = shot.scene()
     _write_file(video, draw(scene)[0], fps)
     if shot.event is None:
         return
     ids, folder = object_ids(scene), video.with_name(f"{video.stem}_annotations")
-    _write_images([folder / f"{video.stem}_{index:04d}_gt.png" for index in range(len(ids))], ids)
+    normal = bystanders(scene)
+    maps = np.where((ids == 0) & normal, ids.max() + 1, ids).astype(np.uint8)
     tracks = [
         f"{name},{first},{end - 1}\n"
         for name in np.unique(ids[ids > 0]).tolist()
         for first, end in anomalous_runs((ids == name).any(axis=(1, 2)))
     ]
+    _write_images([folder / f"{video.stem}_{index:04d}_gt.png" for index in range(len(maps))], maps)
     (folder / f"{video.stem}_tracks.txt").write_text("".join(tracks))
 
 
