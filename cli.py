@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 
@@ -31,6 +32,7 @@ first steps:
 more: `lightning fit --help` lists every key; `lightning fit -c ... --print_config` prints what would run.
 A traceback for every error: VIGIL_TRACEBACK=1.
 """
+COMMANDS = ("fit", "validate", "test", "predict", "check")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -44,6 +46,18 @@ def main(args: list[str] | None = None) -> None:
 
         print(f"vigil {version('vigil-vad')}")
         return
+    if args[0] not in COMMANDS and not args[0].startswith("-"):
+        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        sys.stderr.write(f"error: {args[0]!r} is none of the commands {', '.join(COMMANDS)}{meant}\n")
+        raise SystemExit(2)
+    try:
+        _run(args)
+    except KeyboardInterrupt:  # while everything is being imported
+        raise SystemExit(130) from None
+
+
+def _run(args: list[str]) -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a dataset or a system of one's own lies; last, so that it hides nothing
     from lightning_cli import report, run  # everything heavy waits until it is needed: --help answers at once

@@ -70,7 +70,7 @@ def nearest(message: str, keys: set[str]) -> dict[str, str]:
     message = re.sub(r"<class '[^']*'>", "", message)
     quoted = set(re.findall(r"""['"`-]{1,2}([A-Za-z_][\w.+]*)""", message))
     found = {}
-    for name in sorted({word.split(".")[-1].rstrip("+") for word in quoted} - keys):
+    for name in sorted({part.rstrip("+") for word in quoted for part in word.split(".")} - keys):
         match = difflib.get_close_matches(name, keys, n=1, cutoff=0.6)
         if match:
             found[name] = match[0]
@@ -233,6 +233,7 @@ def quieten() -> None:
         "does not have many workers",
         "isinstance.treespec, LeafSpec",
         "callbacks used to create the checkpoint",
+        "in eval mode at the start of training",  # a frozen encoder is meant to be
         "IterableDataset. has .__len__. defined",
     ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")

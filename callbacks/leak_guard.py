@@ -46,6 +46,10 @@ class LeakGuard(Callback):
         data = trainer.datamodule
         self.categories_seen = categories_seen(module.seen, list(dict.fromkeys([*data.categories, *data.phrases])))
         _refuse_held_out(module.seen, data)
+        for who, what in module.seen.items():
+            if what.get("hold_out") and sorted(what["hold_out"]) != sorted(data.hold_out):
+                held = ", ".join(what["hold_out"])
+                rank_zero_info(f"{who} left out {held}; say hold_out here as well to have them judged apart.")
         if trainer.ckpt_path and not module.seen:
             rank_zero_info(f"{trainer.ckpt_path} does not say which videos it saw: leaks cannot be told.")
             return

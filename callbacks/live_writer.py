@@ -18,8 +18,8 @@ from vigil.types import Clip, Prediction
 class LiveWriter(Callback):
     """Appends to live.csv while a stream is followed, and says in stream.json what came of it; else does nothing.
 
-    live.csv: frame,seconds,score,delay_s: the newest frame of a window, its time on the stream's clock, the score that
-    holds from it on, and the time from the frame's arrival to its score's.
+    live.csv: frame,stream_s,score,delay_s: the newest frame of a window, its time on the stream's own clock, the score
+    that holds from it on, and the time from the frame's arrival to its score's.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +33,7 @@ class LiveWriter(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = (self.folder / "live.csv").open("w", newline="", buffering=1)
         self._rows = csv.writer(self._file)
-        self._rows.writerow(["frame", "seconds", "score", "delay_s"])
+        self._rows.writerow(["frame", "stream_s", "score", "delay_s"])
         rank_zero_info(f"Following {trainer.datamodule.follow}; scores as they come: {self.folder / 'live.csv'}")
 
     def on_predict_batch_end(

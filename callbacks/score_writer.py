@@ -74,7 +74,9 @@ class ScoreWriter(Callback):
         facts["metrics"] = result
         (self.folder / "metrics.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
         self._draw(trainer, evaluator, videos, threshold)
-        self._say(result, "" if threshold is not None else " (no events.csv: the system has no threshold)")
+        self._say(
+            result, data.main_metric, "" if threshold is not None else " (no events.csv: the system has no threshold)"
+        )
 
     @staticmethod
     def _leaks(trainer: Trainer, split: str) -> dict[str, object]:
@@ -98,11 +100,11 @@ class ScoreWriter(Callback):
                 pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
                 board.add_image(f"curves/{name}", pixels, trainer.global_step, dataformats="HWC")
 
-    def _say(self, result: dict[str, float], but: str) -> None:
+    def _say(self, result: dict[str, float], main_metric: str, but: str) -> None:
         console = Console()
         if result:
             table = Table("metric", "value", title="what came out")
-            for key in sorted(result):
+            for key in sorted(result, key=lambda key: (not key.startswith(main_metric), key)):  # what it is judged by
                 table.add_row(key, f"{result[key]:.4f}")
             console.print(table)
         console.print(f"Scores, events and curves: {self.folder}{but}", soft_wrap=True)

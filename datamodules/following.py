@@ -40,7 +40,14 @@ class FollowedClips(IterableDataset[Clip]):
         ((self.stream, view),) = views.items()
         self.video, self.windows = video, CausalWindows(view)
         self.live = LiveFrames(
-            address, buffer_frames=buffer_frames, stall_s=stall_s, idle_s=patience_s, give_up_s=patience_s
+            address,
+            buffer_frames=buffer_frames,
+            stall_s=stall_s,
+            idle_s=patience_s,
+            give_up_s=patience_s,
+            tell=lambda reason: print(
+                f"{self.live.name}: {reason}; waited for up to {patience_s:g} s", file=sys.stderr
+            ),
         )
         self.newest: LiveFrame | None = None
         self._told_to_stop = False

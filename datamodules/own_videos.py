@@ -21,7 +21,7 @@ class OwnVideos(VideoDataModule):
     """Videos to score, not to judge: for `lightning predict`.
 
     videos: one or more files of any container, folders (searched through; a folder of images is one video) or patterns
-    such as "clips/*.mp4"; relative to root. missing: refuse a file that cannot be read, or leave_out those.
+    such as "clips/*.mp4". missing: refuse a file that cannot be read, or leave_out those.
     follow: instead of videos, a growing file, tcp://host:port or http(s)://… that is scored as it comes in, causally:
     no frame later than the one it stands for changes a score. It ends when the source ends, has been silent for
     `patience_s`, or at Ctrl-C. buffer_frames: decoded frames that may wait; a source that is read more slowly waits.
@@ -36,7 +36,6 @@ class OwnVideos(VideoDataModule):
         self,
         videos: str | list[str] = [],  # noqa: B006 - never changed; a command line cannot give a tuple
         follow: str | None = None,
-        root: str = ".",
         limit_videos: int | None = None,
         num_workers: int = 2,
         missing: Literal["refuse", "leave_out"] = "refuse",
@@ -44,7 +43,7 @@ class OwnVideos(VideoDataModule):
         stall_s: float = 10.0,
         patience_s: float = 60.0,
     ) -> None:
-        super().__init__(root, False, limit_videos, 0, num_workers, missing)
+        super().__init__(".", False, limit_videos, 0, num_workers, missing)
         self.given = [videos] if isinstance(videos, str) else list(videos)
         if bool(self.given) == bool(follow):
             raise ValueError("give --data.videos FILE, or --data.follow ADDRESS for a stream, and not both")

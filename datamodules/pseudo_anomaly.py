@@ -22,7 +22,7 @@ from datamodules.segmentation import SegmentationSet, read_set
 from datamodules.video_data import VideoDataModule
 from vigil.annotations import anomalous_runs
 from vigil.exposure import NoCandidate, expose
-from vigil.types import Clip, Video
+from vigil.types import Clip, Video, View
 
 # the released code's, whose "coco" is the four sets of referring expressions
 LAVIDA_MIXTURE = {
@@ -107,6 +107,16 @@ class PseudoAnomaly(VideoDataModule):
     def seen(self) -> dict[str, Any]:
         return {"phrases": sorted({phrase for source in self.sets.values() for phrase in source.vocabulary()})}
 
+    def setup(self, stage: str) -> None:
+        """Refuse a system that watches bags before anything is read."""
+        self._view()
+
+    def _view(self) -> View:
+        view = self._watcher.fit_views["video"]
+        if view.segments is not None:
+            raise ValueError(f"PseudoAnomaly gives clips of a few frames, this system watches bags: {view}")
+        return view
+
     def faults(self, decode: bool, progress: Callable[[int, int, str], None]) -> list[str]:
         """Every sample's masks, and its pixels where `decode` asks for them."""
 
@@ -135,9 +145,7 @@ class PseudoAnomaly(VideoDataModule):
 
     def exposures(self, part: str) -> Exposures:
         """What samples are drawn from, for training ("train") or validation ("val")."""
-        view = self._watcher.fit_views["video"]
-        if view.segments is not None:
-            raise ValueError(f"PseudoAnomaly gives clips of a few frames, this system watches bags: {view}")
+        view = self._view()
         assert view.stride is not None
         rows = {name: self._rows(source, part) for name, source in self.sets.items()}
         empty = [name for name, row in rows.items() if not len(row)]

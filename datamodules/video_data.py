@@ -122,7 +122,7 @@ class VideoDataModule(LightningDataModule):
 
     def render(self) -> None:
         """Write the demo copy of this dataset into root."""
-        raise NotImplementedError
+        raise ValueError(f"{type(self).__name__} has no demo copy; set data.init_args.demo: false")
 
     # what every dataset shares -------------------------------------------------------------------------------------
 
@@ -199,7 +199,8 @@ class VideoDataModule(LightningDataModule):
     def seen(self) -> dict[str, Any]:
         """What a fit on this data sees: {"videos": {family/name: fingerprint of its file}}, validation among it."""
         videos = [*self.known("train"), *self.known("val")]
-        return {"videos": {f"{self.family}/{video.name}": self._fingerprint(video) for video in videos}}
+        held = {"hold_out": list(self.hold_out)} if self.hold_out else {}
+        return {"videos": {f"{self.family}/{video.name}": self._fingerprint(video) for video in videos}} | held
 
     def tested(self) -> dict[str, str]:
         """{family/name: fingerprint} of the videos that a test judges."""
@@ -364,8 +365,9 @@ class VideoDataModule(LightningDataModule):
             for path in (self.root / name, *self._files.get(Path(name).name, []), Path(name)):
                 if path.is_file():
                     return path
+        found = "in this folder or below" if self.root.is_dir() else "for there is no such folder"
         raise FileNotFoundError(
-            f"{self.root}: no {' or '.join(names)} here or in a folder below; "
+            f"{self.root}: no {' or '.join(names)} {found}; "
             f"data.init_args.root must be the folder of {type(self).__name__}, or set demo: true to render a small one"
         )
 

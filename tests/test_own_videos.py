@@ -198,4 +198,6 @@ def test_a_stream_that_never_comes_is_an_error_that_names_it(here: Path, capsys:
     with pytest.raises(SystemExit) as stop:
         predict("--data.follow=tcp://127.0.0.1:9", "--data.patience_s=0.3")
     assert stop.value.code == 1
-    assert "tcp://127.0.0.1:9" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "tcp://127.0.0.1:9: refused; waited for up to 0.3 s" in said
+    assert "error: tcp://127.0.0.1:9: no frame came (refused)" in said

@@ -33,7 +33,9 @@ def test_the_dataset_of_the_readme_is_twenty_lines_that_work(
             times = ",10,24" if split == "test" and kind != "Normal" else ""
             lines.append(f"shop_{number},{kind}{times}")
         (tmp_path / "data" / f"{split}.csv").write_text("\n".join(lines) + "\n")
-    shop = ("--data=shop.Shop", "--data.root=data", "--data.validation_fraction=0.3", "--data.num_workers=0")
+    (line,) = re.findall(r"^    (data: .*shop\.Shop.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    (tmp_path / "shop.yaml").write_text(line.replace("/data/shop", "data").replace("0.1", "0.3"))
+    shop = ("-c", "shop.yaml", "--data.num_workers=0")
     main(["check", *shop])
     assert "nothing wrong" in capsys.readouterr().out
     main(["fit", *RANKER, *shop, *QUIET])

@@ -323,7 +323,7 @@ def _in_both(
                 shared[video.name] = f"{video.name} (there as {copy})"
         if shared:
             found = f"{len(shared)} of {len(everything[other])} videos of {other} are in {fit}: "
-            todo = f"fit without them, or judge on others: they are known from {fit}"
+            todo = f"leave them out of {fit}, or test on other videos"
             found += _first(list(shared.values()))
             findings.append(Finding(IN_BOTH, fit, None, None, found, todo, tuple(shared), other))
     return findings

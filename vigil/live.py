@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -56,6 +56,7 @@ class LiveFrames:
     Ends without an error when the source does, or when it does not come back: `gaps` holds every interruption, that
     last one too. While iterated, raises ValueError for what is no video at all, for a source that never gives a
     frame, for frames of another size than the first, and what open_source raises for an address that cannot be right.
+    tell: called with the reason of every interruption, from the reading thread, as it happens.
     After the end: lost and after_loss as of StreamDecoder, largest_fill of the buffer. fps: None before the first
     frame, and where the stream does not say.
     """
@@ -70,6 +71,7 @@ class LiveFrames:
         give_up_s: float = 60.0,
         first_pause_s: float = 0.1,
         max_pixels: int = MAX_PIXELS,
+        tell: Callable[[str], None] = lambda reason: None,
     ) -> None:
         if buffer_frames < 1 or not min(stall_s, idle_s, give_up_s, first_pause_s) > 0:
             raise ValueError(
@@ -78,7 +80,7 @@ class LiveFrames:
             )
         self.address, self.name = address, without_password(address)
         self.stall_s, self.idle_s, self.give_up_s, self.first_pause_s = stall_s, idle_s, give_up_s, first_pause_s
-        self.max_pixels = max_pixels
+        self.max_pixels, self.tell = max_pixels, tell
         self.n_frames = self.lost = self.after_loss = self.largest_fill = 0
         self.fps: float | None = None
         self.gaps: list[Gap] = []
@@ -139,6 +141,7 @@ class LiveFrames:
             ending = self._connect()
             if ending.dropped and ending.reason not in self._interruption:
                 self._interruption.append(ending.reason)
+                self.tell(ending.reason)
             if self.n_frames > before:
                 pause, self._last_sign = self.first_pause_s, time.monotonic()
             left = self._last_sign + self.give_up_s - time.monotonic()
