@@ -69,6 +69,7 @@ def nearest(message: str, keys: set[str]) -> dict[str, str]:
     """{a word of the message that is no key: the valid key nearest to it}."""
     message = re.sub(r"<class '[^']*'>", "", message)
     quoted = set(re.findall(r"""['"`-]{1,2}([A-Za-z_][\w.+]*)""", message))
+    quoted |= set(re.findall(r"(?:path string|Given value): ([A-Za-z_][\w.]*)", message))
     found = {}
     for name in sorted({part.rstrip("+") for word in quoted for part in word.split(".")} - keys):
         match = difflib.get_close_matches(name, keys, n=1, cutoff=0.6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from datamodules.pseudo_anomaly import LAVIDA_MIXTURE
 from lightning_modules import MilRanker
 from tests.tiny_systems import TinyClips
 from tests.tiny_videos import make_trainer
+from tests.worlds import assert_equal, lightning, weights
 from vigil.exposure import spelling
 from vigil.types import Clip, View
 
@@ -207,3 +209,23 @@ def test_bags_and_testing_are_not_what_it_is_for(root: Path) -> None:
         data.train_dataloader()
     with pytest.raises(ValueError, match="test on another dataset"):
         data_of(root).known("test")
+
+
+def test_a_fit_that_was_killed_goes_on_to_the_same_weights(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "fit.yaml").write_text(f"""\
+model: {{class_path: tests.tiny_systems.TinyClips}}
+data:
+  class_path: PseudoAnomaly
+  init_args: {{root: {root}, samples_per_epoch: 24, validation_samples: 12, num_workers: 2}}
+trainer:
+  accelerator: cpu
+  devices: 1
+  max_epochs: 2
+  callbacks+:
+  - class_path: tests.worlds.SignalAt
+""")
+    for runs, stops in (("whole", [None]), ("killed", [(8, signal.SIGKILL), None])):
+        for at in stops:
+            done = lightning("fit", "-c", "fit.yaml", "--runs", runs, "--save_every", 3, cwd=tmp_path, at=at)
+            assert done.returncode == (0 if at is None else -signal.SIGKILL), done.stderr
+    assert_equal(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
