@@ -365,7 +365,7 @@ class VideoDataModule(LightningDataModule):
             for path in (self.root / name, *self._files.get(Path(name).name, []), Path(name)):
                 if path.is_file():
                     return path
-        found = "in this folder or below" if self.root.is_dir() else "for there is no such folder"
+        found = "here or in a folder below" if self.root.is_dir() else "for there is no such folder"
         raise FileNotFoundError(
             f"{self.root}: no {' or '.join(names)} {found}; "
             f"data.init_args.root must be the folder of {type(self).__name__}, or set demo: true to render a small one"
