@@ -151,7 +151,7 @@ class VideoDataModule(LightningDataModule):
         located = self.located(split)
         absent = [video.name for video in located if (video.features if self.features else video.path) is None]
         untimed = [video.name for video in self._untimed(split, located) if video.name not in absent]
-        faults = [self.lacks(split, located)] if self.lacks(split, located) else []
+        faults = [fault for fault in [self.lacks(split, located)] if fault]
         if absent:
             some = f"{len(absent)} of {len(located)} videos are not under {self.features or self.root}"
             faults.insert(0, f"{some}: {', '.join(absent[:10])}")

@@ -13,9 +13,9 @@ import scipy.io
 
 from vigil.annotations import (
     SHANGHAITECH_CATEGORIES,
+    anomalous_runs,
     frame_labels,
     lengths,
-    mask_intervals,
     shanghaitech,
     track_intervals,
     ubnormal,
@@ -79,20 +79,12 @@ def test_the_shanghaitech_masks_are_107_videos_with_17326_anomalous_frames(share
     assert set(masks.files) == {name for name, video in counted.items() if video.label}
     total = 0
     for name in masks.files:
-        intervals = mask_intervals(masks[name])
+        intervals = anomalous_runs(masks[name])
         assert intervals == runs(masks[name])
         assert counted[name].n_frames == len(masks[name])
         assert sum(end - first for first, end in intervals) == positive[name]
         total += positive[name]
     assert (len(masks.files), sum(len(masks[name]) for name in masks.files), total) == (107, 40_791, 17_326)
-
-
-def test_pixel_masks_give_the_frames_with_any_pixel() -> None:
-    mask = np.zeros((5, 3, 4), dtype=bool)
-    mask[1, 2, 3] = mask[2, 0, 0] = mask[4, 1, 1] = True
-    assert mask_intervals(mask) == [(1, 3), (4, 5)]
-    with pytest.raises(ValueError, match=r"shape \(5, 3\)"):
-        mask_intervals(mask[..., 0])
 
 
 def test_the_classes_of_shanghaitech_are_those_of_the_published_list(shared_data: Path, tmp_path: Path) -> None:

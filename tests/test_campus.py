@@ -11,8 +11,9 @@ from PIL import Image
 
 from datamodules import ShanghaiTech, UbNormal, UcsdPed2
 from datamodules.demo_campus import write_shanghaitech, write_ubnormal, write_ucsd_ped2
+from datamodules.shanghaitech import frame_label
 from datamodules.ubnormal import read_object_masks
-from vigil.annotations import ubnormal_tracks
+from vigil.annotations import anomalous_runs, ubnormal_tracks
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,16 @@ def test_shanghaitechs_real_masks_and_weak_lists(shared_data: Path, tmp_path: Pa
     assert [(len(side), sum(video.label for video in side)) for side in sides] == [(238, 63), (199, 44)]
     assert all(video.anomalies for video in sides[1] if video.label)
     assert all(video.anomalies is None for video in sides[0] if video.label)
+
+
+def test_a_frame_is_anomalous_where_any_pixel_is(tmp_path: Path) -> None:
+    mask = np.zeros((5, 3, 4), dtype=bool)
+    mask[1, 2, 3] = mask[2, 0, 0] = mask[4, 1, 1] = True
+    np.save(tmp_path / "mask.npy", mask)
+    assert anomalous_runs(frame_label(tmp_path / "mask.npy")) == [(1, 3), (4, 5)]
+    np.save(tmp_path / "mask.npy", mask[..., 0])
+    with pytest.raises(ValueError, match=r"\(5, 3\)"):
+        frame_label(tmp_path / "mask.npy")
 
 
 @pytest.mark.parametrize("damage", ["shape", "pickle", "cut"])

@@ -5,7 +5,7 @@ in annotation_files.py. NumPy only.
 """
 
 from vigil.annotation_files import video_name
-from vigil.annotations_shanghaitech import SHANGHAITECH_CATEGORIES, mask_intervals, shanghaitech
+from vigil.annotations_shanghaitech import SHANGHAITECH_CATEGORIES, shanghaitech
 from vigil.annotations_ubnormal import TRACK_CONVENTIONS, track_intervals, ubnormal, ubnormal_tracks
 from vigil.annotations_uca import UcaEvent, caption_frames, uca, uca_events
 from vigil.annotations_ucf_crime import UCF_CRIME_CATEGORIES, ucf_crime, ucf_crime_category
@@ -44,7 +44,6 @@ __all__ = [
     "caption_frames",
     "frame_labels",
     "lengths",
-    "mask_intervals",
     "shanghaitech",
     "track_intervals",
     "ubnormal",

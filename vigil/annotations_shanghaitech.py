@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from vigil.annotation_files import (
     NORMAL,
     drop_crops,
@@ -21,7 +19,6 @@ from vigil.annotation_files import (
     split_path,
     video_name,
 )
-from vigil.ground_truth import anomalous_runs
 from vigil.types import Video
 
 # in the order of PEL4VAD's anomaly.list; its relabel.list says "handcart" for cart
@@ -42,7 +39,7 @@ def shanghaitech(path: str | Path) -> list[Video]:
     a csv with a header that has `name` or `path`. label comes from the name: three digits after the camera are a video
     of the original training set, normal, four of the test set, anomalous; a file that says otherwise is refused.
     category: "Normal", the classes joined by "+" where the file gives them, else None. anomalies: [] or None, the times
-    are in masks (`mask_intervals`). n_frames: the csv's column `frames`; None for MIST's, which are -1 for anomalous
+    are in masks. n_frames: the csv's column `frames`; None for MIST's, which are -1 for anomalous
     videos and one or two short for the normal ones.
     Raises FileNotFoundError, or one ValueError that names the file and its bad lines.
     """
@@ -56,14 +53,6 @@ def shanghaitech(path: str | Path) -> list[Video]:
         return _read_row(name_columns(_columns(line), layout), counted=header is not None)
 
     return list(gather(path, rows, parse, f"`{','.join(header)}`" if header else _EXPECTED).values())
-
-
-def mask_intervals(label: np.ndarray) -> list[tuple[int, int]]:
-    """The half-open intervals of the frames that are marked: label (T,), or masks (T, Y, X) with any pixel marked."""
-    label = np.asarray(label)
-    if label.ndim not in (1, 3):
-        raise ValueError(f"a mask of shape {label.shape}; expected a label per frame (T,) or per pixel (T, Y, X)")
-    return anomalous_runs(label if label.ndim == 1 else label.any(axis=(1, 2)))
 
 
 def _columns(line: str) -> list[str]:
