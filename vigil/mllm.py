@@ -1,0 +1,370 @@
+"""Mllm: one multimodal LLM with one seam to edit (visual tokens) and one to read (logits, hidden states, heads)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from vigil.mllm_families import load_mllm, load_processor, open_mllm
+from vigil.mllm_prompts import Row, alike, check_clips, prompt_rows, replace_tokens
+from vigil.pretrained import pretrained_fingerprint
+
+# visual tokens of each row (S, D) -> others (S', D), and where they were (S',) unless their number is the same
+Edit = Callable[[list[Tensor]], list[Tensor] | tuple[list[Tensor], list[Tensor]]]
+Moment = Literal["last_prompt", "first_generated"]
+VERSION = 1  # raise when the same clip and prompt would reach the model otherwise
+
+
+@dataclass
+class Reading:
+    """What was read of B clips; None where it was not asked for. In the model's own dtype.
+
+    logits (B, P, vocabulary) at the asked positions. hidden (B, L, D): outputs of the asked decoder layers, counted
+    from 0; the last one's is after the final norm, as in Hugging Face's hidden_states[l + 1]. heads (B, L, H, D): what
+    each attention head of the asked layers hands to o_proj.
+    """
+
+    logits: Tensor | None = None
+    hidden: Tensor | None = None
+    heads: Tensor | None = None
+
+
+@dataclass
+class Prompted:
+    """B prompts with their visual tokens as the language model takes them, padded on the left.
+
+    embedding (B, S, D); mask bool (B, S), False on padding; position int64 (axes, B, S); next_position (B,): of the
+    first token to come.
+    """
+
+    embedding: Tensor
+    mask: Tensor
+    position: Tensor
+    next_position: Tensor
+
+
+class Mllm(nn.Module):
+    """A multimodal LLM of transformers: LLaVA-OneVision, InternVL (-hf), Qwen2.5-VL or Qwen2-VL, frozen.
+
+    name: on the hub, or a folder. dtype: of the weights; "auto" is the checkpoint's. attention: sdpa, eager or
+    flash_attention_2. device_map: accelerate's, for a model that one GPU cannot hold; it stays where it is put.
+    weights: "random" draws them by a fixed seed, as a control. No weights are read before they are needed.
+    Raises FileNotFoundError where there is no such model, ValueError where it is of another family.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        attention: str = "sdpa",
+        device_map: str | dict[str, Any] | None = None,
+        weights: Literal["pretrained", "random"] = "pretrained",
+    ) -> None:
+        super().__init__()
+        self.name, self.dtype, self.attention = name, dtype, attention
+        self.device_map, self.weights = device_map, weights
+        self.folder, config, self.family = open_mllm(name, revision)
+        self.text_config: Any = config.text_config
+        self.n_layers: int = config.text_config.num_hidden_layers
+        self.processor = load_processor(self.folder)
+        self._placeholder: int = getattr(config, self.family.placeholder)
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What determines its numbers, for the store; found without reading the weights into memory."""
+        return {
+            "backbone": self.name,
+            "files": pretrained_fingerprint(self.folder),
+            "weights": self.weights,
+            "dtype": self.dtype,
+            "attention": self.attention,
+            "prompting": VERSION,
+        }
+
+    @property
+    def loaded(self) -> bool:
+        """Whether its weights are in memory."""
+        return hasattr(self, "model")
+
+    def load(self) -> None:
+        """Have the weights in memory; again does nothing. Raises ValueError where they do not fit."""
+        if self.loaded:
+            return
+        model = load_mllm(self.folder, self.dtype, self.attention, self.device_map, self.weights == "random")
+        model.requires_grad_(False)
+        if self.device_map is None:
+            self.model = model
+        else:
+            self.__dict__["model"] = model  # unknown to torch, which would move all of it to one device
+        model.eval()
+
+    def train(self, mode: bool = True) -> Mllm:
+        """As of any module, except that a model of which nothing trains stays in eval mode."""
+        super().train(mode)
+        if self.loaded and not any(parameter.requires_grad for parameter in self.model.parameters()):
+            self.model.eval()
+        return self
+
+    @property
+    def decoder(self) -> Any:
+        """The language model without its head; layers[l].self_attn.{q,k,v,o}_proj in every family."""
+        self.load()
+        return self.model.model.language_model
+
+    # what goes in --------------------------------------------------------------------------------------------------
+
+    def embed(
+        self,
+        pixels: Tensor | Sequence[Tensor],
+        prompt: str | Sequence[str],
+        edit: Edit | None = None,
+        frame_rate: Tensor | Sequence[float] | None = None,
+        room: int = 0,
+    ) -> Prompted:
+        """Clips and what is asked of them, as the language model takes them.
+
+        pixels: uint8 (B, T, C, Y, X), or B clips (T, C, Y, X) of any length and size. prompt: one, or one of each clip.
+        frame_rate (B,): sampled frames per second; Qwen2.5-VL's positions count in them.
+        edit: visual tokens of each row (S, D) -> others (S', D). Where their number changes it returns (tokens, where),
+        where int64 (S',): the place of each among the S given, ascending, -1 for new ones, which come last. What is
+        left keeps its place in the prompt and its position. room: tokens that are to follow.
+        Raises ValueError for pixels of another kind, and for more tokens than the context holds.
+        """
+        clips = list(pixels)
+        prompts = [prompt] * len(clips) if isinstance(prompt, str) else list(prompt)
+        check_clips(clips, prompts)
+        self.load()
+        rows: dict[int, Row] = {}
+        for group in alike(clips):
+            rates = None if frame_rate is None else [float(frame_rate[i]) for i in group]
+            found = prompt_rows(
+                self.model, self.processor, [clips[i] for i in group], [prompts[i] for i in group], rates
+            )
+            rows |= dict(zip(group, found, strict=True))
+        ordered = [rows[i] for i in range(len(clips))]
+        if edit is not None:
+            edited = edit([row.tokens for row in ordered])
+            tokens, places = edited if isinstance(edited, tuple) else (edited, [None] * len(edited))
+            ordered = [
+                replace_tokens(*row_and_new, self._placeholder)
+                for row_and_new in zip(ordered, tokens, places, strict=True)
+            ]
+        longest = max(ordered, key=lambda row: len(row.ids))
+        limit = self.text_config.max_position_embeddings
+        if len(longest.ids) + room > limit:
+            raise ValueError(
+                f"{len(longest.ids)} tokens, {len(longest.tokens)} of them visual, and {room} to come: more than the "
+                f"{limit} that {self.name} takes; shorten the prompt, or give fewer or smaller frames"
+            )
+        return self._joined(ordered)
+
+    def _joined(self, rows: list[Row]) -> Prompted:
+        embedding = []
+        for row in rows:
+            words = self.model.get_input_embeddings()(row.ids)
+            seen = (row.ids == self._placeholder)[:, None]
+            embedding.append(words.masked_scatter(seen, row.tokens.to(words)))
+        position = [row.position.T for row in rows]
+        mask = [torch.ones_like(row.ids, dtype=torch.bool) for row in rows]
+        padded = [pad_sequence(parts, batch_first=True, padding_side="left") for parts in (embedding, mask, position)]
+        next_position = torch.stack([row.position.max() + 1 for row in rows])
+        return Prompted(padded[0], padded[1], padded[2].permute(2, 0, 1), next_position)
+
+    # what comes out ------------------------------------------------------------------------------------------------
+
+    def read(
+        self,
+        pixels: Tensor | Sequence[Tensor],
+        prompt: str | Sequence[str],
+        hidden: Sequence[int] = (),
+        heads: Sequence[int] = (),
+        logits: Sequence[int] = (),
+        at: Moment = "last_prompt",
+        edit: Edit | None = None,
+        frame_rate: Tensor | Sequence[float] | None = None,
+    ) -> Reading:
+        """Hidden states and heads of the decoder layers named, and logits, of clips that one prompt is asked of.
+
+        hidden, heads: layers, from 0. logits: positions counted from the end of the prompt, -1 the last.
+        at: last_prompt, whose output is the first token of an answer; or first_generated, that token itself, which
+        takes a pass more. With neither logits nor first_generated only the layers up to the deepest asked are run.
+        pixels, prompt, edit and frame_rate as in `embed`. Raises ValueError for layers that are not there.
+        """
+        self._check_asked(hidden, heads, logits, at)
+        prompted = self.embed(pixels, prompt, edit, frame_rate, room=int(at == "first_generated"))
+        cache = None
+        if at == "first_generated":
+            output = self._run(prompted, use_cache=True)
+            token = self.model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
+            cache, prompted = output.past_key_values, self._followed(prompted, token)
+        depth = self.n_layers if logits else max([*hidden, *heads]) + 1
+        with self._only(depth), self._listening(hidden, heads) as (layer_output, head_output):
+            last = self._run(prompted, cache=cache).last_hidden_state
+        if self.n_layers - 1 in hidden:
+            layer_output[self.n_layers - 1] = last[:, -1]
+        return Reading(
+            logits=self.model.lm_head(last[:, list(logits)]) if logits else None,
+            hidden=torch.stack([layer_output[layer] for layer in hidden], 1) if hidden else None,
+            heads=torch.stack([head_output[layer] for layer in heads], 1) if heads else None,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixels: Tensor | Sequence[Tensor],
+        prompt: str | Sequence[str],
+        max_new_tokens: int = 64,
+        edit: Edit | None = None,
+        frame_rate: Tensor | Sequence[float] | None = None,
+    ) -> list[str]:
+        """An answer for each clip: the likeliest token each time, until the model ends it. Arguments as in `embed`."""
+        prompted = self.embed(pixels, prompt, edit, frame_rate, room=max_new_tokens)
+        ends = torch.tensor(self._end_ids, device=prompted.embedding.device)
+        answer: list[Tensor] = []
+        ended = torch.zeros(len(prompted.mask), dtype=torch.bool, device=ends.device)
+        cache = None
+        while len(answer) < max_new_tokens and not ended.all():
+            output = self._run(prompted, cache=cache, use_cache=True)
+            token = self.model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
+            ended = ended | torch.isin(token, ends)
+            answer.append(token.masked_fill(ended, -1))
+            cache, prompted = output.past_key_values, self._followed(prompted, token)
+        said = [row[row >= 0] for row in torch.stack(answer, 1)]
+        return [text.strip() for text in self.processor.tokenizer.batch_decode(said, skip_special_tokens=True)]
+
+    @torch.no_grad()
+    def choose(
+        self,
+        pixels: Tensor | Sequence[Tensor],
+        prompt: str | Sequence[str],
+        options: Sequence[str],
+        per_token: bool = False,
+        edit: Edit | None = None,
+        frame_rate: Tensor | Sequence[float] | None = None,
+    ) -> Tensor:
+        """Log-likelihood of each of K answers to what is asked of a clip: float32 (B, K).
+
+        Of an answer's tokens, the end of the turn not among them; summed, or, per_token, averaged. The prompt with its
+        visual tokens is read once, and all answers after it in a second pass, blind to one another.
+        Other arguments as in `embed`. Raises ValueError for an empty answer.
+        """
+        answers = [self.processor.tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
+        if not answers or not all(answers):
+            raise ValueError(f"options {list(options)}: at least one answer is expected, and none that is empty")
+        prompted = self.embed(pixels, prompt, edit, frame_rate, room=max(map(len, answers)))
+        output = self._run(prompted, use_cache=True)
+        begun: Tensor = self.model.lm_head(output.last_hidden_state[:, -1]).float().log_softmax(-1)
+        total = begun[:, [answer[0] for answer in answers]]
+        device = begun.device
+        fed = [torch.tensor(answer[:-1], dtype=torch.long, device=device) for answer in answers]
+        owner = torch.cat([torch.full_like(part, k) for k, part in enumerate(fed)])
+        if len(owner):
+            state = self._run(self._answers(prompted, fed, owner), output.past_key_values).last_hidden_state
+            likelihood = self.model.lm_head(state).float().log_softmax(-1)
+            said = torch.tensor([token for answer in answers for token in answer[1:]], device=device)
+            total = total.index_add(1, owner, likelihood[:, torch.arange(len(said), device=device), said])
+        length = torch.tensor([len(answer) for answer in answers], device=device)
+        return total / length if per_token else total
+
+    # how it is run -------------------------------------------------------------------------------------------------
+
+    @property
+    def _end_ids(self) -> list[int]:
+        ends = self.model.generation_config.eos_token_id
+        if ends is None:
+            ends = self.processor.tokenizer.eos_token_id
+        return list(ends) if isinstance(ends, list | tuple) else [int(ends)]
+
+    def _run(self, prompted: Prompted, cache: Any = None, use_cache: bool = False) -> Any:
+        mask: Tensor | None = prompted.mask
+        if prompted.mask.ndim == 2:  # a kernel for whole rows is faster and needs no mask
+            mask = None if prompted.mask.all() else prompted.mask.long()
+        position = prompted.position if len(prompted.position) > 1 else prompted.position[0]
+        return self.decoder(
+            inputs_embeds=prompted.embedding,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=use_cache or cache is not None,
+        )
+
+    def _followed(self, prompted: Prompted, token: Tensor) -> Prompted:
+        """The next token (B,) of each row, after what the cache holds."""
+        mask = torch.cat([prompted.mask, torch.ones_like(prompted.mask[:, :1])], 1)
+        position = prompted.next_position.expand(len(prompted.position), -1)[..., None]
+        embedding = self.model.get_input_embeddings()(token[:, None])
+        return Prompted(embedding, mask, position, prompted.next_position + 1)
+
+    def _answers(self, prompted: Prompted, fed: list[Tensor], owner: Tensor) -> Prompted:
+        """All answers' tokens in one row after the prompt, each of which sees the prompt and its own answer so far."""
+        n_clips, n_axes = len(prompted.mask), len(prompted.position)
+        step = torch.cat([torch.arange(len(part), device=owner.device) for part in fed])
+        own = (owner[:, None] == owner) & (step[:, None] >= step)
+        before = prompted.mask[:, None, :].expand(-1, len(owner), -1)
+        seen = torch.cat([before, own.expand(n_clips, -1, -1)], -1)[:, None]
+        embedding = self.model.get_input_embeddings()(torch.cat(fed)).expand(n_clips, -1, -1)
+        mask = torch.zeros(seen.shape, dtype=embedding.dtype, device=seen.device)
+        mask.masked_fill_(~seen, torch.finfo(embedding.dtype).min)  # added to the scores: every implementation takes it
+        position = (prompted.next_position[:, None] + step).expand(n_axes, -1, -1)
+        return Prompted(embedding, mask, position, prompted.next_position)
+
+    @contextmanager
+    def _only(self, depth: int) -> Iterator[None]:
+        """Run the first `depth` decoder layers alone."""
+        whole = self.decoder.layers
+        self.decoder.layers = whole[:depth]
+        try:
+            yield
+        finally:
+            self.decoder.layers = whole
+
+    @contextmanager
+    def _listening(self, hidden: Sequence[int], heads: Sequence[int]) -> Iterator[tuple[dict[int, Tensor], ...]]:
+        """What layers and heads say at the last position, filled while the model runs."""
+        said: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
+        hooks = []
+        for layer in dict.fromkeys(hidden):
+            hooks.append(self.decoder.layers[layer].register_forward_hook(_keep_output(said[0], layer)))
+        for layer in dict.fromkeys(heads):
+            projection = self.decoder.layers[layer].self_attn.o_proj
+            count = self.text_config.num_attention_heads
+            hooks.append(projection.register_forward_pre_hook(_keep_heads(said[1], layer, count)))
+        try:
+            yield said
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _check_asked(self, hidden: Sequence[int], heads: Sequence[int], logits: Sequence[int], at: str) -> None:
+        absent = [layer for layer in (*hidden, *heads) if not 0 <= layer < self.n_layers]
+        if absent:
+            raise ValueError(f"layers {absent}: {self.name} has {self.n_layers}, counted from 0 to {self.n_layers - 1}")
+        if not (hidden or heads or logits):
+            raise ValueError("nothing to read: name layers in hidden or heads, or positions in logits")
+        if at not in ("last_prompt", "first_generated"):
+            raise ValueError(f"at {at!r}: last_prompt or first_generated is expected")
+        if any(position >= 0 for position in logits) or (at == "first_generated" and set(logits) - {-1}):
+            expected = "only -1 is" if at == "first_generated" else "positions from the end, as -1, are"
+            raise ValueError(f"logits {list(logits)} at {at}: {expected} expected")
+
+
+def _keep_output(said: dict[int, Tensor], layer: int) -> Callable[[nn.Module, Any, Any], None]:
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        state = output[0] if isinstance(output, tuple) else output
+        said[layer] = state[:, -1]
+
+    return keep
+
+
+def _keep_heads(said: dict[int, Tensor], layer: int, count: int) -> Callable[[nn.Module, Any], None]:
+    def keep(_: nn.Module, inputs: Any) -> None:
+        said[layer] = inputs[0][:, -1].unflatten(-1, (count, -1))
+
+    return keep

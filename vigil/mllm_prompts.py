@@ -1,0 +1,140 @@
+"""How a clip and what is asked of it become tokens of a language model: processor, vision encoder, edits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vigil.mllm_families import FAMILIES
+
+
+@dataclass
+class Row:
+    """One clip and what is asked of it.
+
+    ids (S,) with a placeholder for each of its visual tokens (S', D); position int64 (axes, S).
+    """
+
+    ids: Tensor
+    tokens: Tensor
+    position: Tensor
+
+
+def frame_rate(frame: Tensor, fps: Tensor) -> Tensor:
+    """Sampled frames per second (B,) of clips of the frames frame (B, T), of videos of fps (B,); a held one is none."""
+    step = frame.diff(dim=1)
+    moving = (step > 0).sum(1)
+    mean_step = torch.where(moving > 0, step.clamp(min=0).sum(1) / moving.clamp(min=1), 1.0)
+    return fps / mean_step
+
+
+def check_clips(clips: Sequence[Tensor], prompts: Sequence[str]) -> None:
+    if not clips or len(prompts) != len(clips):
+        raise ValueError(f"{len(clips)} clips and {len(prompts)} prompts: as many are expected, and at least one")
+    for clip in clips:
+        if clip.dtype != torch.uint8 or clip.ndim != 4 or clip.shape[1] != 3 or not clip.shape[0]:
+            raise ValueError(f"a clip is {clip.dtype} {tuple(clip.shape)}; expected uint8 (T, 3, Y, X)")
+
+
+def alike(clips: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of the clips, those of one shape together."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, clip in enumerate(clips):
+        groups.setdefault(tuple(clip.shape), []).append(i)
+    return list(groups.values())
+
+
+def prompt_rows(
+    model: Any, processor: Any, clips: Sequence[Tensor], prompts: Sequence[str], frame_rate: Sequence[float] | None
+) -> list[Row]:
+    """Clips of one size, uint8 (T, C, Y, X), as the model's own processor and vision encoder give them."""
+    from transformers.video_utils import VideoMetadata
+
+    family = FAMILIES[model.config.model_type]
+    n_frames = len(clips[0])
+    rates: Sequence[float | None] = frame_rate if frame_rate is not None else [None] * len(clips)
+    if family.counts_seconds and not all(rate is not None and rate > 0 for rate in rates):
+        raise ValueError(
+            f"frame rates {list(rates)}: {family.example} places frames by their seconds; give frame_rate, or for a "
+            "dataset whose videos do not tell theirs its fps"
+        )
+    inputs = processor(
+        text=[_conversation(processor, prompt) for prompt in prompts],
+        videos=list(clips),
+        video_metadata=[
+            VideoMetadata(total_num_frames=n_frames, fps=rate, frames_indices=list(range(n_frames))) for rate in rates
+        ],
+        do_sample_frames=False,
+        padding=True,
+        return_tensors="pt",
+    ).to(model.get_input_embeddings().weight.device)
+    tokens = _visual_tokens(model, inputs, len(clips))
+    rows = []
+    for i, seen in enumerate(inputs["attention_mask"].bool()):
+        ids = inputs["input_ids"][i][seen]
+        position = torch.arange(len(ids), device=ids.device)[None]
+        if family.axes > 1:
+            seconds = {"second_per_grid_ts": inputs["second_per_grid_ts"][i : i + 1]} if family.counts_seconds else {}
+            position = model.model.get_rope_index(
+                ids[None],
+                mm_token_type_ids=inputs["mm_token_type_ids"][i][seen][None],
+                video_grid_thw=inputs["video_grid_thw"][i : i + 1],
+                **seconds,
+            )[0][:, 0]
+        rows.append(Row(ids, tokens[i], position))
+    return rows
+
+
+def _conversation(processor: Any, prompt: str) -> str:
+    said = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": prompt}]}]
+    text: str = processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+    return text
+
+
+def _visual_tokens(model: Any, inputs: Any, n_clips: int) -> list[Tensor]:
+    """Of each clip (S, D), as the language model would take them."""
+    if "pixel_values_videos" not in inputs:
+        pixels = inputs["pixel_values"].to(model.dtype)
+        found = model.model.get_image_features(pixels).pooler_output
+        return list(found.reshape(n_clips, -1, found.shape[-1]))
+    grid = {"video_grid_thw": inputs["video_grid_thw"]} if "video_grid_thw" in inputs else {}
+    return list(model.model.get_video_features(inputs["pixel_values_videos"].to(model.dtype), **grid).pooler_output)
+
+
+def replace_tokens(row: Row, tokens: Tensor, place: Tensor | None, placeholder: int) -> Row:
+    """The row with other visual tokens (S', D); place (S',): which of the former each is, -1 for new ones, at the end.
+
+    Raises ValueError where their number changes and nobody says which they are, and for places out of order.
+    """
+    slot = (row.ids == placeholder).nonzero()[:, 0]
+    if place is None:
+        if len(tokens) != len(slot):
+            raise ValueError(
+                f"the edit made {len(tokens)} visual tokens of {len(slot)}; return (tokens, where) as well, where each "
+                "was among those given, -1 for a new one"
+            )
+        return Row(row.ids, tokens, row.position)
+    kept = place[place >= 0]
+    n_new = len(place) - len(kept)
+    ordered = bool((kept.diff() > 0).all()) and bool((place[: len(kept)] >= 0).all())
+    if len(place) != len(tokens) or not ordered or (len(kept) and int(kept[-1]) >= len(slot)):
+        raise ValueError(
+            f"the edit returned {len(tokens)} tokens and {len(place)} places; expected as many, ascending below "
+            f"{len(slot)}, new ones (-1) last"
+        )
+    stays = row.ids != placeholder
+    stays[slot[kept]] = True
+    end = int(slot[-1]) + 1
+    head, tail = stays[:end], stays[end:]
+    new_ids = row.ids.new_full((n_new,), placeholder)
+    ids = torch.cat([row.ids[:end][head], new_ids, row.ids[end:][tail]])
+    if len(row.position) == 1:
+        return Row(ids, tokens, torch.arange(len(ids), device=ids.device)[None])
+    after = row.position[:, end:]  # a prompt never ends in a visual token: the answer's turn follows
+    new_position = after[:, :1] + torch.arange(n_new, device=ids.device)
+    position = torch.cat([row.position[:, :end][:, head], new_position, after + n_new], 1)
+    return Row(ids, tokens, position)
