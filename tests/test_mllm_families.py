@@ -117,6 +117,14 @@ def test_the_fingerprint_follows_weights_configuration_and_tokenizer(folder: Pat
     assert len(set(keys)) == 3
 
 
+def test_random_weights_need_no_weight_files(folder: Path) -> None:
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    mllm = Mllm(str(folder), weights="random")
+    mllm.load()
+    assert mllm.n_layers == 1
+
+
 def test_random_weights_follow_the_dtype(folder: Path) -> None:
     mllm = Mllm(str(folder), dtype="bfloat16", weights="random")
     mllm.load()

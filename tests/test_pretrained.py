@@ -13,6 +13,8 @@ import pytest
 from vigil.pretrained import ROOT, find_pretrained, pretrained_fingerprint
 from vigil.store import FileMemory
 
+COMMIT = "a1b2c3d4e5f6a7b8c9d0a1b2c3d4e5f6a7b8c9d0"
+
 
 def write(folder: Path, *names: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,22 +41,23 @@ def test_a_path_that_is_not_there_is_no_name_on_the_hub(name: str) -> None:
 
 
 def test_a_name_that_is_neither_here_nor_cached_says_how_to_get_it() -> None:
-    with pytest.raises(FileNotFoundError, match=r"nobody/no-such-model at revision v1: neither .*`hf download nobody"):
-        find_pretrained("nobody/no-such-model", "v1")
+    with pytest.raises(FileNotFoundError, match=r"nobody/no-such-model@v1: neither .*`hf download nobody"):
+        find_pretrained("nobody/no-such-model@v1")
 
 
 def test_what_the_hubs_cache_holds_is_found_without_a_network(tmp_path: Path) -> None:
     """In a process of its own, since the hub's client reads its cache's place when it is imported."""
     repository = tmp_path / "hub" / "models--team--model"
-    write(repository / "snapshots" / "abc123", "config.json", "model.safetensors")
+    write(repository / "snapshots" / COMMIT, "config.json", "model.safetensors")
     write(repository / "refs", "main")
-    (repository / "refs" / "main").write_text("abc123")
-    code = "from vigil.pretrained import find_pretrained; print(find_pretrained('team/model'))"
+    (repository / "refs" / "main").write_text(COMMIT)
+    names = ["team/model", f"team/model@{COMMIT}"]
+    code = f"from vigil.pretrained import find_pretrained; print(*map(find_pretrained, {names}))"
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert done.stdout.strip().endswith("abc123")
+    assert [Path(found).name for found in done.stdout.split()] == [COMMIT, COMMIT]
 
 
 def test_a_folder_that_holds_no_model_says_what_it_holds(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ SPECIAL = {
 def write_mllm(folder: Path, family: str, seed: int = 1, layers: int = 4, width: int = 32, **text: Any) -> Path:
     """A model of `family` with its processor in `folder`, drawn by `seed`; `text`: of the language model's config."""
     torch.manual_seed(seed)
-    tokenizer = _tokenizer(family)
+    tokenizer = make_tokenizer(family)
     decoder = {
         "vocab_size": 300, "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.3,
@@ -67,7 +67,7 @@ def write_mllm(folder: Path, family: str, seed: int = 1, layers: int = 4, width:
     return folder
 
 
-def _tokenizer(family: str) -> PreTrainedTokenizerFast:
+def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     plain = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -91,7 +91,7 @@ def _tokenizer(family: str) -> PreTrainedTokenizerFast:
     )
 
 
-def _template(family: str) -> str:
+def make_template(family: str) -> str:
     return (
         "{% for message in messages %}{{ message['role'] }}: {% for part in message['content'] %}"
         "{% if part['type'] == 'video' %}" + PLACEHOLDER[family] + "{% else %}{{ part['text'] }}"
@@ -100,7 +100,7 @@ def _template(family: str) -> str:
 
 
 def _processor(family: str, tokenizer: PreTrainedTokenizerFast) -> Any:
-    template = _template(family)
+    template = make_template(family)
     square = {"height": 28, "width": 28}
     if family == "llava_onevision":
         return LlavaOnevisionProcessor(

@@ -52,7 +52,7 @@ class Prompted:
 class Mllm(nn.Module):
     """A multimodal LLM of transformers: LLaVA-OneVision, InternVL (-hf), Qwen2.5-VL or Qwen2-VL, frozen.
 
-    name: on the hub, or a folder. dtype: of the weights; "auto" is the checkpoint's. attention: sdpa, eager or
+    name: on the hub, also name@revision, or a folder. dtype: of the weights; "auto" is the checkpoint's. attention: sdpa, eager or
     flash_attention_2. device_map: accelerate's, for a model that one GPU cannot hold; it stays where it is put.
     weights: "random" draws them by a fixed seed, as a control. No weights are read before they are needed.
     Raises FileNotFoundError where there is no such model, ValueError where it is of another family.
@@ -61,7 +61,6 @@ class Mllm(nn.Module):
     def __init__(
         self,
         name: str,
-        revision: str | None = None,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         attention: str = "sdpa",
         device_map: str | dict[str, Any] | None = None,
@@ -70,7 +69,7 @@ class Mllm(nn.Module):
         super().__init__()
         self.name, self.dtype, self.attention = name, dtype, attention
         self.device_map, self.weights = device_map, weights
-        self.folder, config, self.family = open_mllm(name, revision)
+        self.folder, config, self.family = open_mllm(name, weights == "pretrained")
         self.text_config: Any = config.text_config
         self.n_layers: int = config.text_config.num_hidden_layers
         self.processor = load_processor(self.folder)

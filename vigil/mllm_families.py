@@ -37,9 +37,9 @@ FAMILIES = {
 }
 
 
-def open_mllm(name: str, revision: str | None) -> tuple[Path, Any, Family]:
+def open_mllm(name: str, weights: bool = True) -> tuple[Path, Any, Family]:
     """Folder, configuration and family of a model, none of its weights read. Raises ValueError for another family."""
-    folder = find_pretrained(name, revision)
+    folder = find_pretrained(name, weights)
     said = json.loads((folder / "config.json").read_text())
     kind = said.get("model_type")
     if kind == "internvl_chat":
@@ -97,7 +97,8 @@ def load_mllm(
         if random:
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             settings["dtype"] = config.dtype if dtype == "auto" else getattr(torch, dtype)
-            with torch.random.fork_rng():
+            place = torch.device(device_map if isinstance(device_map, str) and device_map != "auto" else "cpu")
+            with torch.random.fork_rng(), place:
                 torch.manual_seed(0)
                 return kind.from_config(config, **settings)
         model, report = kind.from_pretrained(

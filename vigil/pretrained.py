@@ -13,15 +13,17 @@ WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]  # no pickle
 ROOT = Path(__file__).parents[1]
 
 
-def find_pretrained(name: str, revision: str | None = None) -> Path:
+def find_pretrained(name: str, weights: bool = True) -> Path:
     """The folder of a model: a local one, also beside this project's code, or the hub's, fetched unless it is cached.
 
+    name: a path, or the hub's name, with @revision where not the newest is meant. weights: whether they are wanted, or
+    the configuration and the processor alone.
     Raises FileNotFoundError, which says what was looked for and how to get it, and ValueError for weights that are no
     safetensors: a pickle can run code.
     """
     for folder in (Path(name), ROOT / name):
         if folder.is_dir():
-            return _checked(folder, name)
+            return _checked(folder, name, weights)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise FileNotFoundError(
             f"{name}: no such folder, here ({Path.cwd()}) or in {ROOT}; give a model's folder or its name on the hub, "
@@ -29,19 +31,24 @@ def find_pretrained(name: str, revision: str | None = None) -> Path:
         )
     from huggingface_hub import snapshot_download
 
+    repository, _, revision = name.partition("@")
+    wanted = WANTED if weights else [pattern for pattern in WANTED if pattern != "*.safetensors"]
     failure: Exception | None = None
     for offline in (True, False):  # what the cache holds needs no network
         try:
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED, local_files_only=offline))
-            return _checked(folder, name)
+            folder = Path(
+                snapshot_download(
+                    repository, revision=revision or None, allow_patterns=wanted, local_files_only=offline
+                )
+            )
+            return _checked(folder, name, weights)
         except ValueError:  # pickles, which no network cures
             raise
         except Exception as error:  # the hub's client raises what it likes; a cache may hold a part
             failure = error
-    at = f" at revision {revision}" if revision else ""
     raise FileNotFoundError(
-        f"{name}{at}: neither a folder here ({Path.cwd()}), nor in the hub's cache, nor could it be fetched "
-        f"({_first_line(failure)}); where there is a network run `hf download {name}` and copy the cache, "
+        f"{name}: neither a folder here ({Path.cwd()}), nor in the hub's cache, nor could it be fetched "
+        f"({_first_line(failure)}); where there is a network run `hf download {repository}` and copy the cache, "
         "or give the path of its folder"
     ) from failure
 
@@ -58,13 +65,15 @@ def pretrained_fingerprint(folder: Path, memory: FileMemory | None = None) -> st
     return digest.hexdigest()[:16]
 
 
-def _checked(folder: Path, name: str) -> Path:
+def _checked(folder: Path, name: str, weights: bool) -> Path:
     """The folder, if it holds a configuration and every safetensors file that it should."""
     held = sorted(file.name for file in folder.iterdir())
     if "config.json" not in held:
         raise FileNotFoundError(
             f"{folder}: no config.json, found {_listed(held)}; give the folder of a pretrained model"
         )
+    if not weights:
+        return folder
     if not any(file.endswith(".safetensors") for file in held):
         pickles = [file for file in held if file.endswith(CODE_AND_PICKLES)]
         if pickles:
