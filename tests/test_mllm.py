@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,8 @@ def test_edited_tokens_enter_as_in_hugging_face(mllm: Mllm, theirs: Any) -> None
     """Scaled visual tokens, through their own mm_encoder_outputs."""
     videos = clips(4)
     model = theirs[0]
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        pytest.skip("this release of transformers takes no edited visual tokens")
     inputs = their_inputs(theirs, videos, [PROMPT])
     pixels = next(inputs.pop(name) for name in ("pixel_values_videos", "pixel_values") if name in inputs)
     if model.config.model_type == "internvl":

@@ -102,7 +102,12 @@ def _visual_tokens(model: Any, inputs: Any, n_clips: int) -> list[Tensor]:
         found = model.model.get_image_features(pixels).pooler_output
         return list(found.reshape(n_clips, -1, found.shape[-1]))
     grid = {"video_grid_thw": inputs["video_grid_thw"]} if "video_grid_thw" in inputs else {}
-    return list(model.model.get_video_features(inputs["pixel_values_videos"].to(model.dtype), **grid).pooler_output)
+    found = model.model.get_video_features(inputs["pixel_values_videos"].to(model.dtype), **grid).pooler_output
+    placeholders = (inputs["input_ids"][0] == model.config.video_token_id).sum()
+    if len(found[0]) + 1 == placeholders:  # transformers 5.17 adds LLaVA's newline later, in the model's forward
+        newline = model.model.image_newline.to(found[0])[None]
+        return [torch.cat([tokens, newline]) for tokens in found]
+    return list(found)
 
 
 def replace_tokens(row: Row, tokens: Tensor, place: Tensor | None, placeholder: int) -> Row:
