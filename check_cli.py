@@ -21,7 +21,9 @@ from lightning_cli import Parser
 from vigil.doctor import KINDS, Facts, Finding, annotation_fault, as_json, examine, printable
 from vigil.types import Video
 
-IGNORED = ("model", "trainer", "seed_everything", "runs", "save_every", "leaks", "ckpt_path")  # a fit's other keys
+IGNORED = (  # a fit's other keys
+    *("model", "trainer", "seed_everything", "runs", "save_every", "leaks", "store_only", "ckpt_path", "weights_only"),
+)
 SHOWN = 20  # findings of one kind on the screen; the JSON holds all
 
 

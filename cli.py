@@ -1,4 +1,4 @@
-"""The command: `lightning` or `vigil`, fit | validate | test | predict over LightningCLI, and check."""
+"""The command: `lightning` or `vigil`, fit | validate | test | predict over LightningCLI, check and store."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ commands:
   test       score the test split: metrics, scores.csv, curves
   predict    score videos without judging them
   check      look at a dataset's files: what is missing, damaged, doubled, or in fitting and testing both
+  store      what a frozen backbone said of videos, kept on disk: `store du` lists it, `store prune` makes room
 
 configs: one of each layer, in any order, or a file complete in itself
   configs/systems/*.yaml    what is trained and how
@@ -29,10 +30,13 @@ first steps:
   lightning test -c configs/demo.yaml --ckpt_path runs/.../last.ckpt
   lightning check -c configs/demo.yaml
 
+readings of a frozen backbone, before fitting and over several GPUs:
+  lightning fit -c CONFIG ... --store_only true --trainer.devices 4
+
 more: `lightning fit --help` lists every key; `lightning fit -c ... --print_config` prints what would run.
 A traceback for every error: VIGIL_TRACEBACK=1.
 """
-COMMANDS = ("fit", "validate", "test", "predict", "check")
+COMMANDS = ("fit", "validate", "test", "predict", "check", "store")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -58,6 +62,11 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _run(args: list[str]) -> None:
+    if args[0] == "store":
+        from store_cli import store
+
+        store(args[1:])
+        return
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a dataset or a system of one's own lies; last, so that it hides nothing
     from lightning_cli import report, run  # everything heavy waits until it is needed: --help answers at once

@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 import datamodules
 import lightning_modules
+from callbacks.caption_writer import CaptionWriter
 from callbacks.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from callbacks.evaluator import Evaluator
 from callbacks.leak_guard import LeakGuard
@@ -32,6 +33,7 @@ from callbacks.overlay import Overlay
 from callbacks.progress import Progress, Throughput
 from callbacks.score_writer import ScoreWriter
 from datamodules.video_data import VideoDataModule
+from lightning_modules.filling import say_what_is_kept
 from lightning_modules.system import System
 from vigil.runs import RunFolder, config_hash, run_of
 
@@ -89,6 +91,9 @@ class VigilCli(LightningCLI):
         parser.add_argument(
             "--leaks", type=Literal["refuse", "record"], default="refuse", help="A test on videos seen in fitting."
         )
+        parser.add_argument(
+            "--store_only", type=bool, default=False, help="Have the readings of a frozen backbone on disk, and stop."
+        )
         parser.set_defaults({"trainer.use_distributed_sampler": False, "trainer.num_sanity_val_steps": 0})
 
     def _parse_ckpt_path(self) -> None:
@@ -96,9 +101,10 @@ class VigilCli(LightningCLI):
 
     def instantiate_classes(self) -> None:
         self._dump_config()
-        given = {key: value for key, value in self.config_dump.items() if key not in ("runs", "config")}
+        given = {key: value for key, value in self.config_dump.items() if key not in ("runs", "config", "store_only")}
         name = "-".join(given[part]["class_path"].rsplit(".", 1)[-1] for part in ("model", "data"))
         self.checkpoint = given.pop("ckpt_path", None)
+        self.store_only = bool(self._get(self.config, "store_only"))
         if self.subcommand == "fit":
             self.run = RunFolder(Path(self._get(self.config, "runs")), name, {**given, "ckpt_path": self.checkpoint})
             self.folder = self.run.folder
@@ -110,6 +116,16 @@ class VigilCli(LightningCLI):
             self.folder = parent / f"{self.subcommand}-{name.split('-')[1]}-{digest}"
         super().instantiate_classes()
         self.datamodule.watch(self.model)
+        if self.subcommand == "fit" and not self.model.trained:
+            raise ValueError(
+                f"{type(self.model).__name__} is not trained, there is nothing to fit; say `lightning test` with the "
+                "same configs"
+            )
+        if self.store_only and self.model.reading_key() is None:
+            raise ValueError(
+                f"--store_only: this {type(self.model).__name__} keeps no readings, for no frozen backbone reads its "
+                "videos; leave --store_only out"
+            )
 
     def _refuse_missing_checkpoint(self) -> None:
         if self.checkpoint is not None and not Path(self.checkpoint).is_file():
@@ -119,13 +135,15 @@ class VigilCli(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        if self.store_only:
+            return self._storing_trainer(config)
         quick = bool(config.get("fast_dev_run"))
         config["default_root_dir"] = str(self.folder)
         config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
         if config.get("logger") in (None, True) and not quick:
             config["logger"] = TensorBoardLogger(self.folder, name="", version="")
         guard = LeakGuard(self._get(self.config_init, "leaks"))
-        writers = [ScoreWriter(self.folder), Overlay(self.folder), LiveWriter(self.folder)]
+        writers = [ScoreWriter(self.folder), CaptionWriter(self.folder), Overlay(self.folder), LiveWriter(self.folder)]
         extra: list[Any] = [guard, Evaluator(), *writers, Throughput()]
         if config.get("enable_progress_bar") is not False:
             extra.append(Progress())
@@ -140,8 +158,17 @@ class VigilCli(LightningCLI):
                 extra.append(LearningRateMonitor())
         return self._instantiate_trainer(config, extra)
 
+    def _storing_trainer(self, config: dict[str, Any]) -> Trainer:
+        """One that sets up and runs no batch, leaves no folder behind and judges nothing."""
+        self.save_config_callback = None
+        config |= {f"limit_{stage}_batches": 0 for stage in ("train", "val", "test", "predict")}
+        config |= dict.fromkeys(("fast_dev_run", "logger", "enable_checkpointing", "enable_model_summary"), False)
+        config["callbacks"] = []
+        config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
+        return self._instantiate_trainer(config, [Progress()] if config.get("enable_progress_bar") is not False else [])
+
     def before_fit(self) -> None:
-        if self.trainer.fast_dev_run:
+        if self.trainer.fast_dev_run or self.store_only:
             return
         if self.run.unfinished:
             self.config_init.fit.ckpt_path = str(self.run.checkpoint)
@@ -153,7 +180,9 @@ class VigilCli(LightningCLI):
         rank_zero_info(f"Run folder: {self.folder}")
 
     def after_fit(self) -> None:
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if self.store_only:
+            say_what_is_kept(self.model, self.subcommand)
+        elif self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             self.run.write_state("finished")
 
     def _refuse_other_values(self) -> None:
@@ -172,6 +201,12 @@ class VigilCli(LightningCLI):
 
     before_test = before_validate
 
+    def after_validate(self) -> None:
+        if self.store_only:
+            say_what_is_kept(self.model, self.subcommand)
+
+    after_test = after_predict = after_validate
+
     def before_predict(self) -> None:
         self._compare_with_checkpoint()
         self.config_init.predict["return_predictions"] = False  # they go to files, a long list would fill the memory
@@ -179,7 +214,7 @@ class VigilCli(LightningCLI):
     def _compare_with_checkpoint(self) -> None:
         """Say which values of the checkpoint's configuration this run overrules."""
         if self.checkpoint is None:
-            if self.model.needs_checkpoint:
+            if self.model.needs_checkpoint and not self.store_only:
                 raise ValueError(
                     f"{self.subcommand} needs a trained {type(self.model).__name__}; add --ckpt_path runs/.../last.ckpt"
                 )

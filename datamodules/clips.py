@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from vigil.features import read_features, snippet_spans, to_segments
 from vigil.store import Store
 from vigil.types import Clip, Video, View
 from vigil.video import read_frames
+
+Stores = Mapping[tuple[str, View], tuple[Store, Sequence[str]]]  # of a stream in a view: what is kept, which tensors
 
 
 class WindowDataset(Dataset[Clip]):
@@ -27,7 +29,7 @@ class WindowDataset(Dataset[Clip]):
         self,
         videos: Sequence[Video],
         views: Mapping[str, View],
-        stores: Mapping[View, Store],
+        stores: Stores,
         size: int,
         crops: str | int = "mean",
     ) -> None:
@@ -36,6 +38,7 @@ class WindowDataset(Dataset[Clip]):
         for i, video in enumerate(videos):
             n_windows = len(_spans(video, self.views, crops))
             self.items += [(i, first, min(first + size, n_windows)) for first in range(0, n_windows, size)]
+        self._kept: dict[str, tuple[int, dict[str, Tensor]]] = {}  # of each stream, the video asked for last
 
     def __len__(self) -> int:
         return len(self.items)
@@ -47,17 +50,40 @@ class WindowDataset(Dataset[Clip]):
         clip = Clip(video=[video.name] * (end - first), span=torch.as_tensor(span), frame={})
         for stream, view in self.views.items():
             if video.features is not None:
-                rows = torch.from_numpy(read_rows(video, self.crops)[first:end])
-            elif view in self.stores:
-                rows = _stored(self.stores[view], video)[first:end]
+                clip.features[stream] = torch.from_numpy(read_rows(video, self.crops)[first:end])[:, None]
+            elif (stream, view) in self.stores:
+                rows = self._stored(stream, i)
+                clip.features |= {name: kept[first:end, None].float() for name, kept in rows.items()}
             else:
                 frame = view.indices(_length(video))[first:end]
                 clip.frame[stream] = torch.as_tensor(frame)
                 clip.pixels[stream] = _pixels(video, frame)
                 continue
-            clip.features[stream] = rows[:, None]
             clip.frame[stream] = torch.as_tensor(span[:, :1].copy())
         return _labelled(clip, video)
+
+    def _stored(self, stream: str, i: int) -> dict[str, Tensor]:
+        if self._kept.get(stream, (None,))[0] != i:  # neighbouring windows ask for one video
+            self._kept[stream] = (i, _stored(self.stores, stream, self.views[stream], self.videos[i]))
+        return self._kept[stream][1]
+
+
+class Wanted(Sampler[int]):
+    """The items of the videos that are still wanted when it is their turn."""
+
+    def __init__(self, dataset: WindowDataset, wanted: Callable[[Video], bool]) -> None:
+        self.dataset, self.wanted = dataset, wanted
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        asked, answer = None, False
+        for item, (i, _, _) in enumerate(self.dataset.items):
+            if i != asked:
+                asked, answer = i, self.wanted(self.dataset.videos[i])
+            if answer:
+                yield item
 
 
 class BagDataset(Dataset[Clip]):
@@ -67,7 +93,7 @@ class BagDataset(Dataset[Clip]):
         self,
         videos: Sequence[Video],
         views: Mapping[str, View],
-        stores: Mapping[View, Store],
+        stores: Stores,
         crops: str | int = "mean",
     ) -> None:
         self.videos, self.views, self.stores, self.crops = videos, dict(views), stores, crops
@@ -82,14 +108,15 @@ class BagDataset(Dataset[Clip]):
         for stream, view in self.views.items():
             if video.features is not None:
                 bag = torch.from_numpy(to_segments(read_rows(video, self.crops), view.segments or 32))
-            elif view in self.stores:
-                bag = _stored(self.stores[view], video)
+                clip.features[stream] = bag[None]
+            elif (stream, view) in self.stores:
+                rows = _stored(self.stores, stream, view, video)
+                clip.features |= {name: kept[None].float() for name, kept in rows.items()}
             else:
                 frame = view.indices(n_frames)
                 clip.frame[stream] = torch.as_tensor(frame)[None]
                 clip.pixels[stream] = _pixels(video, frame)[None]
                 continue
-            clip.features[stream] = bag[None]
             clip.frame[stream] = torch.as_tensor(view.spans(n_frames)[:, 0].copy())[None]
         return _labelled(clip, video)
 
@@ -160,17 +187,27 @@ def _pixels(video: Video, frame: np.ndarray) -> Tensor:
     return pixels.view(*frame.shape, *pixels.shape[1:])
 
 
-def _stored(store: Store, video: Video) -> Tensor:
+def _stored(stores: Stores, stream: str, view: View, video: Video) -> dict[str, Tensor]:
+    """The readings kept of a video: {name: (W, …)}, a row per window or segment, in the dtype they are kept in."""
     assert video.path is not None
-    reading = store.read(video.path)
-    if reading is None:
+    store, names = stores[stream, view]
+    readings = store.read(video.path, names)
+    if readings is None:
         raise FileNotFoundError(
             f"{store.path(video.path)}: the reading of {video.name} went away; run again to redo it"
         )
-    return reading
+    n_rows = len(view.indices(_length(video)))
+    for name, rows in readings.items():
+        if len(rows) != n_rows:
+            raise ValueError(
+                f"{store.path(video.path)}: {len(rows)} rows of {name}, {video.name} has {n_rows}; delete the file "
+                "and run again to redo it"
+            )
+    return readings
 
 
 def _labelled(clip: Clip, video: Video) -> Clip:
+    clip.fps = torch.full((len(clip.video),), float("nan") if video.fps is None else video.fps)
     if video.label is not None:
         clip.label = torch.full((len(clip.video),), video.label)
     clip.category = None if video.category is None else [video.category] * len(clip.video)
@@ -213,6 +250,7 @@ def join(clips: Sequence[Clip]) -> Clip:
         mask=rows([_resized_mask(clip.mask, pixels) for clip in clips]),
         text=names([clip.text for clip in clips]),
         phrases=names([clip.phrases for clip in clips]),
+        fps=rows([clip.fps for clip in clips]),
     )
 
 

@@ -72,6 +72,7 @@ class FollowedClips(IterableDataset[Clip]):
                     span=torch.tensor([window.span]),
                     frame={self.stream: window.frame[None]},
                     pixels={self.stream: window.pixels[None]},
+                    fps=torch.tensor([self.video.fps or float("nan")]),
                 )
         finally:
             torch.set_num_threads(threads)

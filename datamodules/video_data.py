@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import Metric
 
-from datamodules.clips import BagDataset, WindowDataset, join, read_rows
+from datamodules.clips import BagDataset, Wanted, WindowDataset, join, read_rows
 from datamodules.loading import ResumableLoader, SeededBatches, Shard, outlast_signals
 from vigil import annotations
 from vigil.features import find_features
@@ -84,7 +84,7 @@ class VideoDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.missing, self.features, self.crops = missing, features, crops
         self.validation_fraction = validation_fraction
-        self.stores: dict[View, Store] = {}
+        self.stores: dict[tuple[str, View], tuple[Store, Sequence[str]]] = {}  # what its system keeps, and which of it
         self.watcher: Watcher | None = None
         self.memory = FileMemory()
         self._known: dict[str, list[Video]] = {}
@@ -245,10 +245,15 @@ class VideoDataModule(LightningDataModule):
         """What is scored, in order."""
         return WindowDataset(videos, self._watcher.test_views, self.stores, self._watcher.window_batch, self.crops)
 
-    def pixel_clips(self, videos: Sequence[Video], stream: str, view: View) -> DataLoader:
-        """Every window or segment of `videos` as pixels, one video after the other, none shared among processes."""
+    def pixel_clips(
+        self, videos: Sequence[Video], stream: str, view: View, wanted: Callable[[Video], bool] = lambda video: True
+    ) -> DataLoader:
+        """Every window or segment of `videos` as pixels, one video after the other, none shared among processes.
+
+        wanted: asked of each video just before it is read; one that is not wanted any more is passed over.
+        """
         dataset = WindowDataset(videos, {stream: view}, {}, self._watcher.window_batch)
-        return DataLoader(dataset, batch_size=None, shuffle=False, **self._workers())
+        return DataLoader(dataset, batch_size=None, sampler=Wanted(dataset, wanted), **self._workers())
 
     def frame_metrics(self, split: str, unseen: Sequence[str] = ()) -> dict[str, Metric]:
         """AUROC, AP and events of a split with times; AUROC of whole videos where both labels are there.

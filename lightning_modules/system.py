@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from lightning_modules.filling import fill
 from vigil.store import Store
-from vigil.types import Clip, Prediction, View
+from vigil.types import Clip, Prediction, Video, View
 
 DECODER = "rgb24-1"  # raise when vigil.video would give other pixels: readings of the old ones are then left behind
 
@@ -28,6 +28,7 @@ class System(LightningModule):
     """
 
     balanced = False
+    trained = True  # whether there is anything to fit
     needs_checkpoint = False  # whether testing it untrained is a mistake
     strict_loading = False  # frozen weights are not in the checkpoint; on_load_checkpoint looks after the rest
     threshold: Tensor
@@ -53,12 +54,28 @@ class System(LightningModule):
         """A video's whole curve (T,), T frames, after the system's own post-processing; as it came by default."""
         return curve
 
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What of this system decides whether two of its numbers may be compared, such as the prompts it used."""
+        return {}
+
     def reading_key(self) -> dict[str, Any] | None:
-        """Everything that determines `read`, or None where nothing of the backbone can be kept."""
+        """Everything that determines `read` besides views, precision and decoder; None where nothing can be kept."""
         return None
 
-    def read(self, pixels: Tensor) -> Tensor:
-        """What a frozen backbone says of windows or segments: uint8 (W, T, C, Y, X) -> (W, …)."""
+    def reading_names(self, stream: str) -> list[str]:
+        """Which tensors of a stream are kept, each a feature of this name in a dataset's clips; [] to see pixels."""
+        return [stream]
+
+    def load_backbone(self) -> None:
+        """Have the frozen backbone in memory. Called before `read`, and only where a reading is missing."""
+
+    def read(self, clip: Clip, stream: str) -> dict[str, Tensor]:
+        """What the frozen backbone says of W windows, or segments of a bag: {name: (W, …)}, kept in its own dtype.
+
+        clip: of one video, pixels[stream] uint8 (W, T, C, Y, X) on this system's device. Names beyond those that are
+        needed are dropped.
+        """
         raise NotImplementedError
 
     # what every system shares --------------------------------------------------------------------------------------
@@ -79,52 +96,34 @@ class System(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Have every reading of a frozen backbone on disk before the first batch asks for it."""
-        key = self.reading_key()
-        if key is None:
+        if self.reading_key() is None:
             return
         data = self.trainer.datamodule
-        stage = str(getattr(stage, "value", stage))  # an enumeration that prints as TrainerFn.TESTING
-        splits = {"fit": ["train", "val"], "validate": ["val"]}.get(stage, [stage])
-        for split in splits:
-            for stream, view in (self.fit_views if split == "train" else self.test_views).items():
-                if view not in data.stores:
-                    precision = str(self.trainer.precision)
-                    whole = {**key, "view": asdict(view), "precision": precision, "pixels": DECODER}
-                    data.stores[view] = Store(whole, memory=data.memory)
-                self._fill(data.stores[view], stream, view, data.known(split))
-        self.trainer.strategy.barrier("readings")
-        data.memory.reload()  # with what the other processes found
+        for split, stream, view in self.watched(stage):
+            if names := self.reading_names(stream):
+                data.stores[stream, view] = self.fill(data.known(split), stream, view, names), names
 
-    @torch.no_grad()
-    def _fill(self, store: Store, stream: str, view: View, videos: list[Any]) -> None:
-        missing = []
-        for video in videos:
-            if video.features is not None or video.path is None:  # a stream is not there to be read
-                continue
-            try:
-                known = store.read(video.path) is not None
-            except ValueError as damage:
-                rank_zero_info(f"{damage}: read anew")
-                known = False
-            if not known:
-                missing.append(video)
-        self.trainer.strategy.barrier("missing")  # before anybody writes: all ranks share out the same list
-        missing = missing[self.global_rank :: self.trainer.world_size]
-        if not missing:
-            return
-        rank_zero_info(f"Reading {len(missing)} videos with the frozen backbone, once; kept in {store.folder}")
-        self.to(self.trainer.strategy.root_device)
-        self.eval()
-        path = {video.name: (video.path, len(view.indices(video.n_frames))) for video in missing}
-        parts: list[Tensor] = []
-        for clip in self.trainer.datamodule.pixel_clips(missing, stream, view):
-            with self.trainer.precision_plugin.forward_context():
-                parts.append(self.read(clip.pixels[stream].to(self.device)).float().cpu())
-            file, n_rows = path[clip.video[0]]
-            if sum(len(part) for part in parts) == n_rows:
-                store.write(file, torch.cat(parts))
-                parts = []
-        self.train()
+    def watched(self, stage: str) -> Iterator[tuple[str, str, View]]:
+        """The (split, stream, view) that a stage of the trainer asks for: fit, validate, test or predict."""
+        stage = str(getattr(stage, "value", stage))  # an enumeration that prints as TrainerFn.TESTING
+        for split in {"fit": ["train", "val"], "validate": ["val"]}.get(stage, [stage]):
+            for stream, view in (self.fit_views if split == "train" else self.test_views).items():
+                yield split, stream, view
+
+    def fill(self, videos: Sequence[Video], stream: str, view: View, names: Sequence[str] | None = None) -> Store:
+        """The store of a stream, with the tensors `names` of all `videos` in it, by default those that are needed.
+
+        All processes call it together; see lightning_modules.filling. A few videos may be filled with many names, and
+        the rest with those that were chosen by them.
+        """
+        names = list(self.reading_names(stream) if names is None else names)
+        key = {**(self.reading_key() or {}), "stream": stream, "view": asdict(view)}
+        key |= {"precision": str(self.trainer.precision), "pixels": DECODER}
+        backbone = [str(self.hparams[name]) for name in ("backbone", "encoder") if self.hparams.get(name)]
+        made_by = ", ".join([type(self).__name__, *backbone])  # for people; the key says what it really is
+        store = Store(key, memory=self.trainer.datamodule.memory, made_by=made_by)
+        fill(self, store, videos, stream, view, names)
+        return store
 
     # checkpoints ---------------------------------------------------------------------------------------------------
 

@@ -7,9 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("vigil", "lightning_modules", "datamodules", "callbacks")
-TOP = ("cli", "lightning_cli", "benchmark")
+TOP = ("cli", "lightning_cli", "check_cli", "store_cli", "benchmark")
 LIGHT = (  # they start at once
-    *("types", "features", "curves", "statistics", "event_map", "runs", "uca_keywords", "ground_truth"),
+    *("types", "features", "curves", "statistics", "event_map", "runs", "uca_keywords", "ground_truth", "reading_file"),
     *(file.stem for file in sorted((ROOT / "vigil").glob("annotation*.py"))),
 )
 ALONE = {"av": {"vigil/video.py", "vigil/video_stream.py"}, "timm": {"vigil/deit.py"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -13,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
+from tests.disks import closed, largest_file
 from vigil.store import FileMemory, Store, cache_root, content_hash, fingerprint
 
 KEY = {"encoder": "abc", "view": {"frames": 4, "segments": 32}}
@@ -43,78 +45,108 @@ def start(target: Callable[..., None], *args: object) -> BaseProcess:
         torch.rand(6, 4).T,
         torch.rand(0, 4),
         torch.tensor([[True, False]]),
+        *(torch.arange(5).to(dtype) for dtype in (torch.float16, torch.int64, torch.int32, torch.int16, torch.int8)),
+        torch.arange(250, 256).to(torch.uint8),
     ],
     ids=lambda reading: f"{reading.dtype}{tuple(reading.shape)}",
 )
 def test_a_reading_comes_back_equal(video: Path, reading: torch.Tensor) -> None:
     store = Store(KEY)
-    assert store.read(video) is None
-    assert not store.has(video)
-    store.write(video, reading)
-    assert store.has(video)
-    back = Store(KEY).read(video)
-    assert back.dtype == reading.dtype
-    assert back.shape == reading.shape
-    assert torch.equal(back, reading)
+    assert store.read(video, ["video"]) is None
+    assert store.names(video) == []
+    store.write(video, {"video": reading, "other": torch.ones(3)})
+    assert store.names(video) == ["other", "video"]
+    back = Store(KEY).read(video, ["video"])
+    assert back.keys() == {"video"}
+    assert back["video"].dtype == reading.dtype
+    assert back["video"].shape == reading.shape
+    assert torch.equal(back["video"], reading)
+    assert torch.equal(load(store.path(video).read_bytes())["video"], reading)  # for other people's programs
+
+
+def test_a_reading_of_a_type_that_cannot_be_kept_is_refused(video: Path) -> None:
+    with pytest.raises(ValueError, match=r"torch\.complex64 cannot be kept; give one of float64"):
+        Store(KEY).write(video, {"a": torch.ones(2, dtype=torch.complex64)})
+
+
+def test_tensors_come_in_the_order_and_number_that_they_are_asked_for(video: Path) -> None:
+    store = Store(KEY)
+    store.write(video, {f"hidden.{layer}": torch.full((2,), layer) for layer in range(5)})
+    read = store.read(video, ["hidden.3", "hidden.1"])
+    assert {name: rows.tolist() for name, rows in read.items()} == {"hidden.3": [3, 3], "hidden.1": [1, 1]}
+    assert list(read) == ["hidden.3", "hidden.1"]
+    assert store.read(video, ["hidden.3", "hidden.5"]) is None
+
+
+def test_what_is_written_joins_what_is_there(video: Path) -> None:
+    store = Store(KEY)
+    store.write(video, {"a": torch.ones(2), "b": torch.ones(2)})
+    store.write(video, {"b": torch.zeros(3), "c": torch.full((1,), 7.0)})
+    read = store.read(video, ["a", "b", "c"])
+    assert {name: rows.tolist() for name, rows in read.items()} == {"a": [1, 1], "b": [0, 0, 0], "c": [7]}
 
 
 def test_a_store_of_another_key_never_meets_it(video: Path) -> None:
-    Store(KEY).write(video, torch.ones(2))
+    Store(KEY).write(video, {"a": torch.ones(2)})
     for other in ({**KEY, "encoder": "abd"}, {**KEY, "more": None}, {**KEY, "view": {"frames": 4, "segments": 31}}, {}):
-        assert Store(other).read(video) is None
-        Store(other).write(video, torch.zeros(2))
-    assert Store({"view": {"segments": 32, "frames": 4}, "encoder": "abc"}).read(video).tolist() == [1, 1]
+        assert Store(other).read(video, ["a"]) is None
+        Store(other).write(video, {"a": torch.zeros(2)})
+    same = Store({"view": {"segments": 32, "frames": 4}, "encoder": "abc"}).read(video, ["a"])
+    assert same["a"].tolist() == [1, 1]
 
 
 def test_readings_belong_to_the_bytes_of_a_video_and_not_to_its_name(video: Path, tmp_path: Path) -> None:
     store = Store(KEY)
-    store.write(video, torch.ones(2))
+    store.write(video, {"a": torch.ones(2)})
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(video.read_bytes())
-    assert store.read(copy).tolist() == [1, 1]
+    assert store.names(copy) == ["a"]
     video.write_bytes(b"another recording")
-    assert store.read(video) is None
+    assert store.read(video, ["a"]) is None
+
+
+def test_a_store_says_in_clear_what_it_is_for(video: Path) -> None:
+    store = Store(KEY, made_by="MilRanker")
+    store.write(video, {"a": torch.ones(2)})
+    assert json.loads((store.folder / "store.json").read_text()) == {"key": KEY, "made_by": "MilRanker"}
 
 
 def damage(path: Path, how: str) -> None:
     blob = bytearray(path.read_bytes())
     if how == "truncated":
         path.write_bytes(blob[:-3])
-    elif how == "cut in its header":
-        path.write_bytes(blob[:20])
     elif how == "empty":
         path.write_bytes(b"")
-    elif how == "not safetensors":
-        path.write_bytes(b"\x80\x04pickled" * 20)
     elif how == "one bit changed":
         blob[-1] ^= 1
         path.write_bytes(blob)
     elif how == "of another shape":
-        shape, other = b'"shape":[2,3]', b'"shape":[3,2]'
+        shape, other = b'"shape": [2, 3]', b'"shape": [3, 2]'
         assert shape in blob
         path.write_bytes(blob.replace(shape, other))
-    elif how == "without checksum":
-        save_file(load_file(path), path, metadata={"key": "{}"})
-    elif how == "other tensors":
-        save_file({"weight": torch.ones(2)}, path)
+    elif how == "foreign":
+        save_file({"a": torch.ones(2)}, path)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        *("truncated", "cut in its header", "empty", "not safetensors", "one bit changed"),
-        *("of another shape", "without checksum", "other tensors"),
-    ],
-)
+@pytest.mark.parametrize("how", ["truncated", "empty", "one bit changed", "of another shape", "foreign"])
 def test_a_damaged_or_foreign_file_is_refused_by_name_and_can_be_written_again(video: Path, how: str) -> None:
     store = Store(KEY)
-    store.write(video, torch.rand(2, 3))
+    store.write(video, {"a": torch.rand(2, 3)})
     damage(store.path(video), how)
     with pytest.raises(ValueError, match=r"\.safetensors: .*Arson001_x264.*delete the file") as refused:
-        store.read(video)
+        store.read(video, ["a"])
     assert str(store.path(video)) in str(refused.value)
-    store.write(video, torch.ones(2, 3))
-    assert store.read(video).tolist() == [[1] * 3] * 2
+    store.write(video, {"b": torch.ones(2, 3)})
+    assert store.names(video) == ["b"]  # nothing of a damaged file is taken over
+    assert store.read(video, ["b"])["b"].tolist() == [[1] * 3] * 2
+
+
+def test_a_damaged_file_can_be_discarded(video: Path) -> None:
+    store = Store(KEY)
+    store.discard(video)  # there is none
+    store.write(video, {"a": torch.ones(2)})
+    store.discard(video)
+    assert store.read(video, ["a"]) is None
 
 
 def test_readings_of_another_video_or_another_key_under_this_name_are_refused(video: Path, tmp_path: Path) -> None:
@@ -122,52 +154,127 @@ def test_readings_of_another_video_or_another_key_under_this_name_are_refused(vi
     second = tmp_path / "Arson002_x264.mp4"
     second.write_bytes(b"another recording")
     for writer, of in ((store, second), (other, video)):
-        writer.write(of, torch.rand(2, 3))
-        store.path(video).parent.mkdir(parents=True, exist_ok=True)
+        writer.write(of, {"a": torch.rand(2, 3)})
+        store.folder.mkdir(parents=True, exist_ok=True)
         store.path(video).write_bytes(writer.path(of).read_bytes())
-        with pytest.raises(ValueError, match="not the reading of Arson001_x264"):
-            store.read(video)
+        for ask in (store.names, lambda asked: store.read(asked, ["a"])):
+            with pytest.raises(ValueError, match=r"Arson001_x264.* is damaged \(it is that of another video"):
+                ask(video)
 
 
-def write_often(video: Path, value: float, times: int) -> None:
+def write_often(video: Path, name: str, value: float, times: int) -> None:
     torch.set_num_threads(1)  # a fork has none of its parent's threads
     store = Store(KEY)
     for _ in range(times):
-        store.write(video, torch.full((2_000_000,), value))
+        store.write(video, {name: torch.full((2_000_000,), value)})
 
 
 def test_a_writer_killed_in_the_middle_leaves_no_partial_reading(video: Path) -> None:
     store = Store(KEY)
     for delay_ms in range(20, 200, 18):
-        process = start(write_often, video, 3.0, 10_000)
+        process = start(write_often, video, "a", 3.0, 10_000)
         time.sleep(delay_ms / 1000)
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL  # it was still at it
-        reading = store.read(video)
-        assert reading is None or ((reading == 3).all() and len(reading) == 2_000_000)
-    assert list(store.folder.glob("*.part"))  # at least one was in the middle of a file
-    store.write(video, torch.zeros(2))
-    assert store.read(video).tolist() == [0, 0]
+        reading = store.read(video, ["a"])
+        assert reading is None or ((reading["a"] == 3).all() and len(reading["a"]) == 2_000_000)
+    parts = list(store.folder.glob("*.part"))
+    assert parts  # at least one was in the middle of a file
+    for part in parts:
+        os.utime(part, times=(time.time() - 4000,) * 2)
+    store.prepare()
+    assert list(store.folder.glob("*.part")) == []
+    store.write(video, {"a": torch.zeros(2)})
+    assert store.read(video, ["a"])["a"].tolist() == [0, 0]
 
 
 def test_two_processes_that_write_the_same_video_leave_one_whole_reading(video: Path) -> None:
-    writers = [start(write_often, video, value, 15) for value in (1.0, 2.0)]
+    writers = [start(write_often, video, "a", value, 15) for value in (1.0, 2.0)]
     store = Store(KEY)
     while any(writer.is_alive() for writer in writers):
-        reading = store.read(video)  # never half of either
+        reading = (store.read(video, ["a"]) or {}).get("a")  # never half of either
         assert reading is None or (len(reading) == 2_000_000 and (reading == reading[0]).all())
     assert [writer.exitcode for writer in writers] == [0, 0]
-    assert store.read(video)[0] in (1.0, 2.0)
+    assert store.read(video, ["a"])["a"][0] in (1.0, 2.0)
     assert list(store.folder.glob("*.part")) == []
+
+
+def test_two_processes_that_add_different_tensors_never_mix_them(video: Path) -> None:
+    writers = [start(write_often, video, name, value, 10) for name, value in (("a", 1.0), ("b", 2.0))]
+    store = Store(KEY)
+    while any(writer.is_alive() for writer in writers):
+        for name, value in (("a", 1), ("b", 2)):
+            reading = store.read(video, [name])
+            assert reading is None or (reading[name] == value).all()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    for name, value in (("a", 1.0), ("b", 2.0)):  # one's addition may be lost: it is missing then, and made again
+        if store.read(video, [name]) is None:
+            write_often(video, name, value, 1)
+    read = store.read(video, ["a", "b"])
+    assert {name: set(rows.tolist()) for name, rows in read.items()} == {"a": {1.0}, "b": {2.0}}
 
 
 def test_a_failed_write_leaves_nothing(video: Path) -> None:
     store = Store(KEY)
     store.path(video).mkdir(parents=True)
     with pytest.raises(OSError, match="safetensors"):
-        store.write(video, torch.ones(3))
-    assert list(store.folder.iterdir()) == [store.path(video)]
+        store.write(video, {"a": torch.ones(3)})
+    assert {path.name for path in store.folder.iterdir()} == {store.path(video).name, "store.json"}
+
+
+def test_what_was_not_chosen_can_be_dropped(tmp_path: Path) -> None:
+    store, videos = Store(KEY), []
+    for number in range(4):
+        videos.append(tmp_path / f"{number}.mp4")
+        videos[-1].write_bytes(bytes([number]))
+    layers = {f"hidden.{layer}": torch.full((50,), layer) for layer in range(3)}
+    store.write(videos[0], layers)
+    store.write(videos[1], {"hidden.1": layers["hidden.1"]})
+    store.write(videos[2], {"hidden.0": layers["hidden.0"]})
+    store.write(videos[3], layers)
+    damage(store.path(videos[3]), "truncated")
+    sizes = [store.path(video).stat().st_size for video in videos]
+    untouched = store.path(videos[1]).stat()
+    freed = store.keep(["hidden.1"])
+    assert [store.names(video) for video in videos[:3]] == [["hidden.1"], ["hidden.1"], []]
+    assert store.read(videos[0], ["hidden.1"])["hidden.1"].tolist() == [1] * 50
+    assert freed == sizes[0] - store.path(videos[0]).stat().st_size + sizes[2]
+    assert store.path(videos[1]).stat().st_ino == untouched.st_ino  # it held nothing else, and was not written again
+    assert store.path(videos[3]).stat().st_size == sizes[3]  # left for a filling to report
+    with pytest.raises(ValueError, match=r"no video has hidden\.7; there are hidden\.1"):
+        store.keep(["hidden.1", "hidden.7"])
+    assert store.names(videos[0]) == ["hidden.1"]
+
+
+def test_a_closed_store_is_read_and_facts_that_cannot_be_remembered_are_found_again(
+    video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store(KEY).write(video, {"a": torch.ones(2)})
+    with closed(cache_root()):
+        store, find = Store(KEY), Counter()
+        assert store.read(video, ["a"])["a"].tolist() == [1, 1]
+        for fact in ("size", "size", "other"):
+            store.memory.recall(video, fact, find)
+        assert find.calls == 2
+        assert capsys.readouterr().err.count("is not remembered") == 1
+        assert FileMemory().recall(video, "size", find) == 16
+        assert find.calls == 3
+        with pytest.raises(OSError, match=r"readings cannot be written here .*VIGIL_CACHE"):
+            store.write(video, {"b": torch.ones(2)})
+        with pytest.raises(OSError, match=r"readings cannot be written here"):
+            Store({"encoder": "new"}).write(video, {"b": torch.ones(2)})
+        with pytest.raises(OSError, match=r"readings cannot be written here"):
+            store.discard(video)
+
+
+def test_a_full_disk_keeps_what_was_there(video: Path) -> None:
+    store = Store(KEY)
+    store.write(video, {"a": torch.ones(2)})
+    with largest_file(100_000), pytest.raises(OSError, match=r"no room for .*lightning store prune"):
+        store.write(video, {"b": torch.ones(100_000)})
+    assert store.read(video, ["a"])["a"].tolist() == [1, 1]
+    assert list(store.folder.glob("*.part")) == []
 
 
 def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

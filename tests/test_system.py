@@ -177,7 +177,8 @@ def test_readings_are_what_the_encoder_says_of_the_pixels(video_world: Path, tmp
     assert len(data.stores) == 2
     for split, view in (("train", model.fit_views["video"]), ("val", model.test_views["video"])):
         for video in data.known(split):
-            reading = data.stores[view].read(video.path)
+            store, names = data.stores["video", view]
+            reading = store.read(video.path, names)["video"]
             pixels = read_frames(video.path, view.indices(video.n_frames).ravel())
             rows = []
             for frame in pixels:  # the mean of each window's frames, one by one
@@ -222,14 +223,14 @@ def test_a_damaged_reading_is_reported_and_redone(
     first = fit_and_test(demo_ranker(), video_world, tmp_path)
     readings = sorted(cache_root().rglob("*.safetensors"))
     assert len(readings) == 12  # six videos to train on, two to validate and four to test
-    good = load(readings[5].read_bytes())["reading"]
+    good = load(readings[5].read_bytes())["video"]
     readings[5].write_bytes(readings[5].read_bytes()[:-8])
     caplog.clear()
     with caplog.at_level("INFO"):
         assert fit_and_test(demo_ranker(), video_world, tmp_path) == first
     assert f"{readings[5]}: the reading of" in caplog.text
     assert "Reading 1 videos with the frozen backbone" in caplog.text
-    assert torch.equal(load(readings[5].read_bytes())["reading"], good)
+    assert torch.equal(load(readings[5].read_bytes())["video"], good)
 
 
 def test_a_reading_that_goes_away_during_a_run_is_named(video_world: Path, tmp_path: Path) -> None:

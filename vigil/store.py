@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import tempfile
-import zlib
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
-from torch import Tensor
+from vigil.reading_file import CLOSED, FULL, Packed, ReadingFile, explained, remove_stale, write_readings, write_whole
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+DTYPES = {  # safetensors' names of torch's
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"},
+    **{"I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"},
+}
 
 
 def cache_root() -> Path:
@@ -27,7 +33,10 @@ class FileMemory:
 
     One line of JSON per fact; a fact holds while the file's size and modification time stay. Appends of any number of
     processes may mix, since a line is written in one call; a broken line is passed over and its fact found again.
+    Where the file cannot be written, that is said once, and each process finds its facts for itself.
     """
+
+    _told: ClassVar[set[Path]] = set()
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file or cache_root() / "files.jsonl"
@@ -39,14 +48,23 @@ class FileMemory:
         facts = self._load()
         if key not in facts:
             facts[key] = find(path)
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            line = json.dumps([key, facts[key]]) + "\n"
-            descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                os.write(descriptor, line.encode())
-            finally:
-                os.close(descriptor)
+                self._append(json.dumps([key, facts[key]]) + "\n")
+            except OSError as error:
+                if error.errno not in (*CLOSED, *FULL):
+                    raise
+                if self.file not in self._told:
+                    self._told.add(self.file)
+                    sys.stderr.write(f"{self.file}: {error.strerror}; what is found of the videos is not remembered.\n")
         return facts[key]
+
+    def _append(self, line: str) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
 
     def knows(self, path: Path, fact: str) -> bool:
         """Whether `recall` would answer at once."""
@@ -109,60 +127,149 @@ def fingerprint(path: Path) -> str:
 
 
 class Store:
-    """Readings of one kind, a safetensors file per video.
+    """Readings of one kind, a file of named tensors per video: "hidden.20" (W, D), W windows or segments of the video.
 
     key: everything that determines the numbers besides the video's bytes (view, backbone and its weights, dtype, …);
-    JSON-able. Stores of other keys stand beside this one and never meet it.
+    JSON-able. Stores of other keys stand beside this one and never meet it. made_by: the system, for people to read.
+    Any number of processes may read and write. Two that add different tensors to one video at the same time may lose
+    one's; it is then missing and read anew, never mixed. Raises ValueError for a damaged or foreign file, and OSError
+    that says what to do for a full disk or a closed folder.
     """
 
-    def __init__(self, key: Mapping[str, Any], root: Path | None = None, memory: FileMemory | None = None) -> None:
+    def __init__(
+        self, key: Mapping[str, Any], root: Path | None = None, memory: FileMemory | None = None, made_by: str = ""
+    ) -> None:
         self.key = json.dumps(dict(key), sort_keys=True)
-        root = root or cache_root() / "readings"
-        self.folder = root / hashlib.sha256(self.key.encode()).hexdigest()[:16]
+        self.folder = (root or readings_root()) / folder_name(self.key)
         self.memory = memory or FileMemory()
+        self.made_by = made_by
 
     def path(self, video: Path) -> Path:
-        """Where the reading of the video file or frame folder `video` is, or would be."""
+        """Where the readings of the video file or frame folder `video` are, or would be."""
         return self.folder / f"{self.memory.recall(video, 'content', content_hash)}.safetensors"
 
-    def has(self, video: Path) -> bool:
-        """Whether a file is there; `read` says whether it is sound."""
-        return self.path(video).is_file()
+    def names(self, video: Path) -> list[str]:
+        """The tensors that are there of `video`; their bytes are not looked at."""
+        try:
+            with self._open(video) as file:
+                return sorted(file.entries)
+        except FileNotFoundError:
+            return []
 
-    def read(self, video: Path) -> Tensor | None:
-        """The reading of `video`, or None where there is none. Raises ValueError for a damaged or foreign file."""
-        path = self.path(video)
-        if not path.is_file():
+    def read(self, video: Path, names: Iterable[str]) -> dict[str, Tensor] | None:
+        """The tensors `names` of `video`, in the dtype they were computed in; None where any of them is missing."""
+        names = list(names)
+        try:
+            with self._open(video) as file:
+                if not file.entries.keys() >= set(names):
+                    return None
+                return {name: _unpacked(file.read(name)) for name in names}
+        except FileNotFoundError:
             return None
-        try:
-            data = path.read_bytes()  # at once: safe_open opens the path twice, and a writer may come between
-            tensor = load(data).get("reading")
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: the reading of {video.name} is damaged ({error}); delete the file") from error
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        if tensor is None or header.get("__metadata__") != self._metadata(path, tensor):
-            raise ValueError(f"{path}: not the reading of {video.name} that was asked for, or altered; delete the file")
-        return tensor
 
-    def write(self, video: Path, reading: Tensor) -> None:
-        """Keep `reading` (any shape and dtype) for `video`; a file appears whole or not at all."""
+    def write(self, video: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Keep `tensors`, of any shape and dtype, beside what is there of `video`; a damaged file is replaced."""
+        packed = {name: _packed(tensor) for name, tensor in tensors.items()}
+        try:
+            with self._open(video) as file:
+                packed = {name: file.read(name) for name in file.entries if name not in packed} | packed
+        except (FileNotFoundError, ValueError):
+            pass
         path = self.path(video)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        reading = reading.detach().cpu().contiguous()
-        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        os.close(descriptor)
+        if not (self.folder / "store.json").is_file():
+            self.prepare()
+        write_readings(path, self.key, path.stem, packed)
+
+    def prepare(self) -> None:
+        """Make the folder, say in its store.json what it is for, and remove what killed processes left an hour ago."""
+        about = json.dumps({"key": json.loads(self.key), "made_by": self.made_by}, indent=1) + "\n"
+        write_whole(self.folder / "store.json", [about.encode()])
+        remove_stale(self.folder)
+
+    def discard(self, video: Path) -> None:
+        """Remove what is there of `video`."""
+        path = self.path(video)
         try:
-            save_file({"reading": reading}, name, metadata=self._metadata(path, reading))
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise explained(error, self.folder, 0) from error
 
-    def _metadata(self, path: Path, reading: Tensor) -> dict[str, str]:
-        shape = f"{reading.dtype} {tuple(reading.shape)}"  # no checksum of bytes tells (2, 3) from (3, 2)
-        return {"key": self.key, "video": path.stem, "shape": shape, "crc32": checksum(reading)}
+    def keep(self, names: Iterable[str]) -> int:
+        """Drop every tensor but `names` from every file; the bytes that this freed. See `keep_tensors`."""
+        return keep_tensors(self.folder, names)
+
+    def _open(self, video: Path) -> ReadingFile:
+        path = self.path(video)
+        if not path.is_file():  # a folder can be opened as well
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        file = ReadingFile(path, video.name)
+        if (file.key, file.video) != (self.key, path.stem):
+            with file:
+                raise file.fault("it is that of another video, or of another backbone or view")
+        return file
 
 
-def checksum(tensor: Tensor) -> str:
-    """CRC-32 of a tensor's bytes, eight hexadecimal digits."""
-    return f"{zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy().data):08x}"
+def readings_root() -> Path:
+    """The folder that stores stand in."""
+    return cache_root() / "readings"
+
+
+def folder_name(key: str) -> str:
+    """What the folder of a store with this key is called."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def keep_tensors(folder: Path, names: Iterable[str]) -> int:
+    """Drop every tensor but `names` from the files of a store's folder; the bytes that this freed.
+
+    A file that holds none of them goes. A damaged file stays, for a filling to report. Raises ValueError for a name
+    that no file holds, before anything is dropped.
+    """
+    names, held = set(names), {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with ReadingFile(path) as file:
+                held[path] = set(file.entries)
+        except ValueError:
+            continue
+    there = set().union(*held.values())
+    if names - there:
+        raise ValueError(
+            f"{folder}: no video has {', '.join(sorted(names - there))}; there are {', '.join(sorted(there)) or 'none'}"
+        )
+    freed = 0
+    for path, inside in held.items():
+        if inside <= names:
+            continue
+        before, kept = path.stat().st_size, inside & names
+        if not kept:
+            path.unlink()
+            freed += before
+            continue
+        try:
+            with ReadingFile(path) as file:
+                write_readings(path, file.key, file.video, {name: file.read(name) for name in kept})
+        except ValueError:
+            continue
+        freed += before - path.stat().st_size
+    return freed
+
+
+def _packed(tensor: Tensor) -> Packed:
+    import torch
+
+    name = str(tensor.dtype).removeprefix("torch.")
+    dtype = next((short for short, long in DTYPES.items() if long == name), None)
+    if dtype is None:
+        raise ValueError(f"a reading of {tensor.dtype} cannot be kept; give one of {', '.join(DTYPES.values())}")
+    flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return Packed(dtype, tuple(tensor.shape), flat.numpy().data)  # the tensor's own bytes
+
+
+def _unpacked(packed: Packed) -> Tensor:
+    import torch
+
+    dtype: torch.dtype = getattr(torch, DTYPES[packed.dtype])
+    if not packed.data:
+        return torch.empty(packed.shape, dtype=dtype)
+    return torch.frombuffer(packed.data, dtype=dtype).view(packed.shape)

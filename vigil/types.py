@@ -93,10 +93,12 @@ class Video:
 class Clip:
     """What a datamodule hands out: B windows of one video, or B bags; a stream is named as in the system's views.
 
-    pixels {stream: uint8 (B, T, C, Y, X); a bag: (B, N, T, C, Y, X)} or features {stream: float32 (B, N, D)}.
+    pixels {stream: uint8 (B, T, C, Y, X); a bag: (B, N, T, C, Y, X)} or features {stream: float32 (B, N, D)}; readings
+    of a frozen backbone are features {their name: float32 (B, N, …)}, N 1 for windows.
     frame {stream: int64 (B, T); a bag: (B, N, T); features: (B, N)}: where each row was sampled.
     span int64 (B, 2): the frames this clip answers for. label (B,), frame_label (B, T), mask bool (B, T, Y, X).
     text: the sentence of each, or its phrases joined by commas; phrases: the categories that each is asked about.
+    fps: frames per second of each row's video, float32 (B,), NaN where unknown.
     """
 
     video: list[str]
@@ -110,6 +112,7 @@ class Clip:
     mask: Tensor | None = None
     text: list[str] | None = None
     phrases: list[list[str]] | None = None
+    fps: Tensor | None = None
 
     def to(self, device: object, non_blocking: bool = False) -> Clip:
         """The same clip with every tensor on `device`."""
