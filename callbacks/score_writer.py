@@ -70,7 +70,8 @@ class ScoreWriter(Callback):
         result = evaluator.results.get(split, {})
         data = trainer.datamodule
         facts = {"threshold": threshold, "videos": len(videos), "checkpoint": trainer.ckpt_path}
-        facts |= {"protocol": data.protocol, "main_metric": data.main_metric, **self._leaks(trainer, split)}
+        facts |= {"protocol": data.protocol | module.protocol, "main_metric": data.main_metric}
+        facts |= self._leaks(trainer, split)
         facts["metrics"] = result
         (self.folder / "metrics.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
         self._draw(trainer, evaluator, videos, threshold)

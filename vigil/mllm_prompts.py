@@ -24,8 +24,10 @@ class Row:
     position: Tensor
 
 
-def frame_rate(frame: Tensor, fps: Tensor) -> Tensor:
+def frame_rate(frame: Tensor, fps: Tensor | None) -> Tensor | None:
     """Sampled frames per second (B,) of clips of the frames frame (B, T), of videos of fps (B,); a held one is none."""
+    if fps is None:
+        return None
     step = frame.diff(dim=1)
     moving = (step > 0).sum(1)
     mean_step = torch.where(moving > 0, step.clamp(min=0).sum(1) / moving.clamp(min=1), 1.0)
