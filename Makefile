@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= $(BIN)/python
 READY := .venv/ready
 
-.PHONY: demo test setup lint types speed gpu-check demo-encoder clean
+.PHONY: demo test setup lint types speed gpu-check demo-encoder demo-backbone demo-clip clean
 
 demo: $(READY)  ## render the demo world, train MilRanker on it, test it, show what came out
 	$(BIN)/python demo.py
@@ -40,6 +40,12 @@ gpu-check: $(if $(filter $(BIN)/python,$(PYTHON)),$(READY))  ## tests marked gpu
 
 demo-encoder: $(READY)  ## train weights/demo_deit.safetensors anew, about ten minutes on two cores
 	$(BIN)/python weights/demo_deit.py
+
+demo-backbone: $(READY)  ## train weights/demo_mllm anew, at most twenty minutes on two cores
+	$(BIN)/python weights/demo_mllm.py
+
+demo-clip: $(READY)  ## train weights/demo_clip anew, about eight minutes on two cores
+	$(BIN)/python weights/demo_clip.py
 
 clean:
 	rm -rf runs demo_world .cache

@@ -16,6 +16,7 @@ from datamodules import OwnVideos, UcfCrime
 from lightning_modules.prompting import UNNAMED, Prompting
 from tests.tiny_mllms import write_mllm
 from tests.tiny_videos import make_trainer, write_video_world
+from tests.worlds import lightning
 from vigil.store import cache_root
 from vigil.types import View
 from vigil.video import read_frames
@@ -143,3 +144,24 @@ def test_a_backbone_that_went_away_is_named_only_where_it_is_needed(backbone: Pa
         file.unlink()
     with pytest.raises((ValueError, FileNotFoundError), match=str(copy)):
         test(system, root, tmp_path)
+
+
+def test_two_processes_say_what_one_says(backbone: Path, root: Path, tmp_path: Path) -> None:
+    own = ["--data", "OwnVideos", "--data.videos", str(root), "--data.num_workers", "0"]
+    asked = [
+        "--model",
+        "Prompting",
+        "--model.backbone",
+        str(backbone),
+        "--model.test_view",
+        "{frames: 2, stride: 4, hop: 16}",
+    ]
+    asked += ["--model.ask", "What happens?", "--model.max_new_tokens", "4", "--trainer.accelerator", "cpu"]
+    for processes in (1, 2):
+        spread = ["--trainer.devices", processes, "--trainer.strategy", "ddp" if processes > 1 else "auto"]
+        done = lightning("predict", *asked, *own, *spread, "--runs", f"runs{processes}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    for name in ("captions.csv", "scores.csv"):
+        one, two = (next((tmp_path / f"runs{n}").rglob(name)).read_text() for n in (1, 2))
+        assert one == two
+        assert len(one.splitlines()) > 10
