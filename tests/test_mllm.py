@@ -430,6 +430,13 @@ def test_nothing_is_loaded_before_it_is_needed_and_the_key_needs_nothing(folder:
     assert Mllm(str(folder), attention="eager").key != key
 
 
+def test_weights_read_late_land_where_the_module_was_moved(folder: Path) -> None:
+    mllm = Mllm(str(folder))
+    mllm.to("meta")  # a device that every machine has
+    mllm.load()
+    assert {parameter.device.type for parameter in mllm.model.parameters()} == {"meta"}
+
+
 def test_random_weights_are_the_same_each_time_and_not_the_checkpoints(mllm: Mllm, folder: Path) -> None:
     wanted = {"hidden": (3,), "frame_rate": RATE[:1]}
     torch.manual_seed(5)

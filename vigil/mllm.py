@@ -52,11 +52,13 @@ class Prompted:
 class Mllm(nn.Module):
     """A multimodal LLM of transformers: LLaVA-OneVision, InternVL (-hf), Qwen2.5-VL or Qwen2-VL, frozen.
 
-    name: on the hub, also name@revision, or a folder. dtype: of the weights; "auto" is the checkpoint's. attention: sdpa, eager or
-    flash_attention_2. device_map: accelerate's, for a model that one GPU cannot hold; it stays where it is put.
-    weights: "random" draws them by a fixed seed, as a control. No weights are read before they are needed.
+    name: on the hub, also name@revision, or a folder. dtype: of the weights; "auto" is the checkpoint's. attention:
+    sdpa, eager or flash_attention_2. device_map: accelerate's, for a model that one GPU cannot hold; it stays where it
+    is put. weights: "random" draws them by a fixed seed, as a control. No weights are read before they are needed.
     Raises FileNotFoundError where there is no such model, ValueError where it is of another family.
     """
+
+    place: Tensor
 
     def __init__(
         self,
@@ -74,6 +76,8 @@ class Mllm(nn.Module):
         self.n_layers: int = config.text_config.num_hidden_layers
         self.processor = load_processor(self.folder)
         self._placeholder: int = getattr(config, self.family.placeholder)
+        # moves with the module, so that weights read later land where it is
+        self.register_buffer("place", torch.empty(0), persistent=False)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -99,7 +103,7 @@ class Mllm(nn.Module):
         model = load_mllm(self.folder, self.dtype, self.attention, self.device_map, self.weights == "random")
         model.requires_grad_(False)
         if self.device_map is None:
-            self.model = model
+            self.model = model.to(self.place.device)
         else:
             self.__dict__["model"] = model  # unknown to torch, which would move all of it to one device
         model.eval()
@@ -208,10 +212,11 @@ class Mllm(nn.Module):
             last = self._run(prompted, cache=cache).last_hidden_state
         if self.n_layers - 1 in hidden:
             layer_output[self.n_layers - 1] = last[:, -1]
+        place = last.device  # a device map may spread the layers
         return Reading(
             logits=self.model.lm_head(last[:, list(logits)]) if logits else None,
-            hidden=torch.stack([layer_output[layer] for layer in hidden], 1) if hidden else None,
-            heads=torch.stack([head_output[layer] for layer in heads], 1) if heads else None,
+            hidden=torch.stack([layer_output[layer].to(place) for layer in hidden], 1) if hidden else None,
+            heads=torch.stack([head_output[layer].to(place) for layer in heads], 1) if heads else None,
         )
 
     @torch.no_grad()
