@@ -59,6 +59,9 @@ class Prompting(System):
     @property
     def protocol(self) -> dict[str, Any]:
         """What a number of this system depends on besides the data."""
+        return {"backbone": self.mllm.name, **self._asked()}
+
+    def _asked(self) -> dict[str, Any]:
         return {**self.mllm.key, "question": self.question, "answers": self.answers, "at": "last_prompt"}
 
     def setup(self, stage: str) -> None:
@@ -85,7 +88,9 @@ class Prompting(System):
         return self.mllm.generate(clip.pixels["video"], prompt, self.max_new_tokens, frame_rate=rate)
 
     def reading_key(self) -> dict[str, Any] | None:
-        return {"reads": "log-likelihood of answers", **self.protocol}
+        key = {"reads": "log-likelihood of answers", **self._asked()}
+        # Qwen2.5-VL sees seconds: where a video does not tell its rate, the dataset's counts
+        return key | ({"fps": self.trainer.datamodule.fps} if self.mllm.family.counts_seconds else {})
 
     def reading_names(self, stream: str) -> list[str]:
         return [] if self.ask else ["answers"]

@@ -268,6 +268,19 @@ def test_an_edit_that_does_not_say_where_its_tokens_go_is_refused(mllm: Mllm, ed
         mllm.read(clips(2), PROMPT, hidden=(1,), frame_rate=RATE[:1], edit=edit)
 
 
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda tokens: [torch.cat([row, row], 1) for row in tokens], r"visual tokens are \(\d+, 64\); .* \(\d+, 32\)"),
+        (lambda tokens: [row[:, :16] for row in tokens], r"visual tokens are \(\d+, 16\)"),
+        (lambda tokens: tokens[:1], "the edit returned tokens of 1 clips; 2 were given"),
+    ],
+)
+def test_an_edit_of_another_shape_is_refused(mllm: Mllm, edit: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mllm.read(clips(2, 2), PROMPT, hidden=(1,), frame_rate=RATE, edit=edit)
+
+
 def test_all_visual_tokens_may_go() -> None:
     row = Row(torch.tensor([5, 9, 9, 6]), torch.zeros(2, 3), torch.arange(4)[None])
     left = replace_tokens(row, torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 9)
@@ -352,6 +365,46 @@ def test_a_choice_of_edited_tokens_is_that_of_a_generation(mllm: Mllm) -> None:
     torch.testing.assert_close(chosen, torch.stack(expected), rtol=0, atol=1e-5)
 
 
+# while training
+
+
+def test_training_with_checkpointing_changes_no_answer(mllm: Mllm, folder: Path) -> None:
+    """transformers drops the cache there, with a warning, and with it the prompt."""
+    tuned = Mllm(str(folder))
+    tuned.load()
+    tuned.model.gradient_checkpointing_enable()
+    tuned.requires_grad_(True).train()
+    asked = {"frame_rate": RATE}
+    assert tuned.generate(clips(4, 4), PROMPT, 6, **asked) == mllm.generate(clips(4, 4), PROMPT, 6, **asked)
+    chosen = tuned.choose(clips(4, 4), PROMPT, OPTIONS, **asked)
+    assert_same(chosen, mllm.choose(clips(4, 4), PROMPT, OPTIONS, **asked))
+    assert tuned.model.training
+    with pytest.raises(ValueError, match="gradient checkpointing, which keeps no cache"):
+        tuned.read(clips(2), PROMPT, hidden=(1,), at="first_generated", frame_rate=RATE[:1])
+
+
+def test_the_trainers_precision_does_not_change_what_is_read(mllm: Mllm) -> None:
+    wanted = {"hidden": (1,), "heads": (2,), "logits": (-1,), "frame_rate": RATE[:1]}
+    plain = mllm.read(clips(2), PROMPT, **wanted)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = mllm.read(clips(2), PROMPT, **wanted)
+        chosen = mllm.choose(clips(2), PROMPT, OPTIONS, frame_rate=RATE[:1])
+    for name in ("hidden", "heads", "logits"):
+        assert_same(getattr(mixed, name), getattr(plain, name))
+    assert_same(chosen, mllm.choose(clips(2), PROMPT, OPTIONS, frame_rate=RATE[:1]))
+
+
+def test_a_likelihood_in_bfloat16_is_not_rounded_to_eight_bits(folder: Path) -> None:
+    rough = Mllm(str(folder), dtype="bfloat16")
+    state = rough.read(clips(2), PROMPT, hidden=(N_LAYERS - 1,), frame_rate=RATE[:1]).hidden[:, 0]
+    letters = ["Y", "N", "a"]
+    ids = [rough.processor.tokenizer(letter)["input_ids"][0] for letter in letters]
+    logit = [float((state[0].double() * row.double()).sum()) for row in rough.model.lm_head.weight]
+    expected = torch.tensor(logit).log_softmax(-1)[ids]
+    chosen = rough.choose(clips(2), PROMPT, letters, frame_rate=RATE[:1])[0]
+    torch.testing.assert_close(chosen, expected, rtol=0, atol=1e-4)
+
+
 # refusals
 
 
@@ -364,6 +417,7 @@ def test_a_choice_of_edited_tokens_is_that_of_a_generation(mllm: Mllm) -> None:
         ({"logits": (0,)}, "positions from the end"),
         ({"logits": (-2,), "at": "first_generated"}, "only -1 is expected"),
         ({"hidden": (0,), "at": "last"}, "last_prompt or first_generated"),
+        ({"logits": (-400,)}, r"the shortest prompt has \d+ tokens"),
     ],
 )
 def test_a_reading_of_what_is_not_there_is_refused(mllm: Mllm, settings: dict[str, Any], message: str) -> None:
@@ -391,6 +445,17 @@ def test_an_empty_answer_is_refused(mllm: Mllm) -> None:
     for options in ([], ["Yes", ""]):
         with pytest.raises(ValueError, match="none that is empty"):
             mllm.choose(clips(2), PROMPT, options, frame_rate=RATE[:1])
+    with pytest.raises(ValueError, match="a list of answers is expected"):
+        mllm.choose(clips(2), PROMPT, "Yes", frame_rate=RATE[:1])
+    with pytest.raises(ValueError, match="max_new_tokens 0"):
+        mllm.generate(clips(2), PROMPT, 0, frame_rate=RATE[:1])
+
+
+def test_as_many_prompts_and_rates_as_clips_are_expected(mllm: Mllm) -> None:
+    with pytest.raises(ValueError, match="2 clips and 1 frame rates"):
+        mllm.read(clips(2, 2), PROMPT, hidden=(0,), frame_rate=[1.0])
+    with pytest.raises(ValueError, match="2 clips and 3 prompts"):
+        mllm.read(clips(2, 2), [PROMPT] * 3, hidden=(0,), frame_rate=RATE)
 
 
 def test_the_family_that_counts_seconds_wants_them(mllm: Mllm, folder: Path) -> None:
@@ -420,7 +485,6 @@ def test_a_frozen_model_stays_in_eval_mode_and_out_of_training(mllm: Mllm) -> No
 def test_nothing_is_loaded_before_it_is_needed_and_the_key_needs_nothing(folder: Path) -> None:
     lazy = Mllm(str(folder))
     key = lazy.key
-    assert key["backbone"] == str(folder)
     assert not lazy.loaded
     assert not list(lazy.parameters())
     lazy.read(clips(2), PROMPT, hidden=(0,), frame_rate=RATE[:1])
@@ -428,6 +492,8 @@ def test_nothing_is_loaded_before_it_is_needed_and_the_key_needs_nothing(folder:
     assert lazy.key == key
     assert Mllm(str(folder), dtype="bfloat16").key != key
     assert Mllm(str(folder), attention="eager").key != key
+    assert Mllm(str(folder), weights="random").key != key
+    assert Mllm(str(folder)).key == key
 
 
 def test_weights_read_late_land_where_the_module_was_moved(folder: Path) -> None:

@@ -117,6 +117,18 @@ def test_the_fingerprint_follows_weights_configuration_and_tokenizer(folder: Pat
     assert len(set(keys)) == 3
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "\x00"])
+def test_a_broken_configuration_is_named(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"{folder}/config\.json: no configuration of a model"):
+        Mllm(str(folder))
+
+
+def test_an_unknown_dtype_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="dtype 'bf16': auto, float32"):
+        Mllm(str(folder), dtype="bf16")
+
+
 def test_random_weights_need_no_weight_files(folder: Path) -> None:
     for file in folder.glob("*.safetensors"):
         file.unlink()

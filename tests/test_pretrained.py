@@ -85,6 +85,17 @@ def test_a_download_that_stopped_half_way_is_noticed(tmp_path: Path) -> None:
     assert find_pretrained(str(folder)) == folder
 
 
+def test_a_broken_list_of_weight_files_and_a_dangling_link_are_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", "config.json", "model-1.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"model\.safetensors\.index\.json: no list of weight files"):
+        find_pretrained(str(folder))
+    (folder / "model.safetensors.index.json").unlink()
+    (folder / "model-2.safetensors").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"model-2\.safetensors: links to files that are gone"):
+        find_pretrained(str(folder))
+
+
 def test_a_fingerprint_changes_with_any_byte_that_matters(tmp_path: Path) -> None:
     folder = write(tmp_path / "model", "config.json", "model.safetensors", "README.md")
     memory = FileMemory(tmp_path / "facts.jsonl")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.nn.utils.rnn import pad_sequence
 
 from vigil.mllm_families import load_mllm, load_processor, open_mllm
-from vigil.mllm_prompts import Row, alike, check_clips, prompt_rows, replace_tokens
+from vigil.mllm_prompts import Prompted, Row, alike, answers_after, check_clips, prompt_rows, replace_tokens
 from vigil.pretrained import pretrained_fingerprint
 
 # visual tokens of each row (S, D) -> others (S', D), and where they were (S',) unless their number is the same
@@ -35,20 +37,6 @@ class Reading:
     heads: Tensor | None = None
 
 
-@dataclass
-class Prompted:
-    """B prompts with their visual tokens as the language model takes them, padded on the left.
-
-    embedding (B, S, D); mask bool (B, S), False on padding; position int64 (axes, B, S); next_position (B,): of the
-    first token to come.
-    """
-
-    embedding: Tensor
-    mask: Tensor
-    position: Tensor
-    next_position: Tensor
-
-
 class Mllm(nn.Module):
     """A multimodal LLM of transformers: LLaVA-OneVision, InternVL (-hf), Qwen2.5-VL or Qwen2-VL, frozen.
 
@@ -69,6 +57,8 @@ class Mllm(nn.Module):
         weights: Literal["pretrained", "random"] = "pretrained",
     ) -> None:
         super().__init__()
+        if dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype {dtype!r}: auto, float32, bfloat16 or float16 is expected")
         self.name, self.dtype, self.attention = name, dtype, attention
         self.device_map, self.weights = device_map, weights
         self.folder, config, self.family = open_mllm(name, weights == "pretrained")
@@ -79,11 +69,10 @@ class Mllm(nn.Module):
         # moves with the module, so that weights read later land where it is
         self.register_buffer("place", torch.empty(0), persistent=False)
 
-    @property
+    @cached_property
     def key(self) -> dict[str, Any]:
-        """What determines its numbers, for the store; found without reading the weights into memory."""
+        """What determines its numbers, wherever its files lie; for the store. No weights are loaded for it."""
         return {
-            "backbone": self.name,
             "files": pretrained_fingerprint(self.folder),
             "weights": self.weights,
             "dtype": self.dtype,
@@ -142,7 +131,7 @@ class Mllm(nn.Module):
         """
         clips = list(pixels)
         prompts = [prompt] * len(clips) if isinstance(prompt, str) else list(prompt)
-        check_clips(clips, prompts)
+        check_clips(clips, prompts, frame_rate)
         self.load()
         rows: dict[int, Row] = {}
         for group in alike(clips):
@@ -155,6 +144,8 @@ class Mllm(nn.Module):
         if edit is not None:
             edited = edit([row.tokens for row in ordered])
             tokens, places = edited if isinstance(edited, tuple) else (edited, [None] * len(edited))
+            if len(tokens) != len(ordered) or len(places) != len(ordered):
+                raise ValueError(f"the edit returned tokens of {len(tokens)} clips; {len(ordered)} were given")
             ordered = [
                 replace_tokens(*row_and_new, self._placeholder)
                 for row_and_new in zip(ordered, tokens, places, strict=True)
@@ -173,6 +164,9 @@ class Mllm(nn.Module):
         for row in rows:
             words = self.model.get_input_embeddings()(row.ids)
             seen = (row.ids == self._placeholder)[:, None]
+            expected = (int(seen.sum()), words.shape[-1])
+            if tuple(row.tokens.shape) != expected:
+                raise ValueError(f"visual tokens are {tuple(row.tokens.shape)}; the prompt has room for {expected}")
             embedding.append(words.masked_scatter(seen, row.tokens.to(words)))
         position = [row.position.T for row in rows]
         mask = [torch.ones_like(row.ids, dtype=torch.bool) for row in rows]
@@ -201,23 +195,28 @@ class Mllm(nn.Module):
         pixels, prompt, edit and frame_rate as in `embed`. Raises ValueError for layers that are not there.
         """
         self._check_asked(hidden, heads, logits, at)
-        prompted = self.embed(pixels, prompt, edit, frame_rate, room=int(at == "first_generated"))
-        cache = None
-        if at == "first_generated":
-            output = self._run(prompted, use_cache=True)
-            token = self.model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
-            cache, prompted = output.past_key_values, self._followed(prompted, token)
-        depth = self.n_layers if logits else max([*hidden, *heads]) + 1
-        with self._only(depth), self._listening(hidden, heads) as (layer_output, head_output):
-            last = self._run(prompted, cache=cache).last_hidden_state
-        if self.n_layers - 1 in hidden:
-            layer_output[self.n_layers - 1] = last[:, -1]
-        place = last.device  # a device map may spread the layers
-        return Reading(
-            logits=self.model.lm_head(last[:, list(logits)]) if logits else None,
-            hidden=torch.stack([layer_output[layer].to(place) for layer in hidden], 1) if hidden else None,
-            heads=torch.stack([head_output[layer].to(place) for layer in heads], 1) if heads else None,
-        )
+        self.load()
+        with nullcontext() if torch.is_grad_enabled() else self._own_precision():
+            prompted = self.embed(pixels, prompt, edit, frame_rate, room=int(at == "first_generated"))
+            shortest = int(prompted.mask.sum(1).min())
+            if logits and -min(logits) > shortest:
+                raise ValueError(f"logits {list(logits)}: the shortest prompt has {shortest} tokens")
+            cache = None
+            if at == "first_generated":
+                output = self._run(prompted, use_cache=True)
+                token = self.model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
+                cache, prompted = output.past_key_values, self._followed(prompted, token)
+            depth = self.n_layers if logits else max([*hidden, *heads]) + 1
+            with self._only(depth), self._listening(hidden, heads) as (layer_output, head_output):
+                last = self._run(prompted, cache=cache).last_hidden_state
+            if self.n_layers - 1 in hidden:
+                layer_output[self.n_layers - 1] = last[:, -1]
+            place = last.device  # a device map may spread the layers
+            return Reading(
+                logits=self.model.lm_head(last[:, list(logits)]) if logits else None,
+                hidden=torch.stack([layer_output[layer].to(place) for layer in hidden], 1) if hidden else None,
+                heads=torch.stack([head_output[layer].to(place) for layer in heads], 1) if heads else None,
+            )
 
     @torch.no_grad()
     def generate(
@@ -228,18 +227,24 @@ class Mllm(nn.Module):
         edit: Edit | None = None,
         frame_rate: Tensor | Sequence[float] | None = None,
     ) -> list[str]:
-        """An answer for each clip: the likeliest token each time, until the model ends it. Arguments as in `embed`."""
-        prompted = self.embed(pixels, prompt, edit, frame_rate, room=max_new_tokens)
-        ends = torch.tensor(self._end_ids, device=prompted.embedding.device)
+        """An answer for each clip: the likeliest token each time, until the model ends it. Arguments as in `embed`.
+
+        Nothing of the checkpoint's generation_config is used but its ends: neither sampling nor repetition penalties.
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens {max_new_tokens}: at least 1 is expected")
         answer: list[Tensor] = []
-        ended = torch.zeros(len(prompted.mask), dtype=torch.bool, device=ends.device)
-        cache = None
-        while len(answer) < max_new_tokens and not ended.all():
-            output = self._run(prompted, cache=cache, use_cache=True)
-            token = self.model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
-            ended = ended | torch.isin(token, ends)
-            answer.append(token.masked_fill(ended, -1))
-            cache, prompted = output.past_key_values, self._followed(prompted, token)
+        with self._at_rest():
+            prompted = self.embed(pixels, prompt, edit, frame_rate, room=max_new_tokens)
+            ends = torch.tensor(self._end_ids, device=prompted.embedding.device)
+            ended = torch.zeros(len(prompted.mask), dtype=torch.bool, device=ends.device)
+            cache = None
+            while len(answer) < max_new_tokens and not ended.all():
+                output = self._run(prompted, cache=cache, use_cache=True)
+                token = self.model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
+                ended = ended | torch.isin(token, ends)
+                answer.append(token.masked_fill(ended, -1))
+                cache, prompted = output.past_key_values, self._followed(prompted, token)
         said = [row[row >= 0] for row in torch.stack(answer, 1)]
         return [text.strip() for text in self.processor.tokenizer.batch_decode(said, skip_special_tokens=True)]
 
@@ -259,22 +264,26 @@ class Mllm(nn.Module):
         visual tokens is read once, and all answers after it in a second pass, blind to one another.
         Other arguments as in `embed`. Raises ValueError for an empty answer.
         """
+        if isinstance(options, str):
+            raise ValueError(f"options {options!r}: a list of answers is expected")
         answers = [self.processor.tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
         if not answers or not all(answers):
             raise ValueError(f"options {list(options)}: at least one answer is expected, and none that is empty")
-        prompted = self.embed(pixels, prompt, edit, frame_rate, room=max(map(len, answers)))
-        output = self._run(prompted, use_cache=True)
-        begun: Tensor = self.model.lm_head(output.last_hidden_state[:, -1]).float().log_softmax(-1)
-        total = begun[:, [answer[0] for answer in answers]]
-        device = begun.device
-        fed = [torch.tensor(answer[:-1], dtype=torch.long, device=device) for answer in answers]
-        owner = torch.cat([torch.full_like(part, k) for k, part in enumerate(fed)])
-        if len(owner):
-            state = self._run(self._answers(prompted, fed, owner), output.past_key_values).last_hidden_state
-            likelihood = self.model.lm_head(state).float().log_softmax(-1)
-            said = torch.tensor([token for answer in answers for token in answer[1:]], device=device)
-            total = total.index_add(1, owner, likelihood[:, torch.arange(len(said), device=device), said])
-        length = torch.tensor([len(answer) for answer in answers], device=device)
+        with self._at_rest():
+            prompted = self.embed(pixels, prompt, edit, frame_rate, room=max(map(len, answers)))
+            output = self._run(prompted, use_cache=True)
+            begun = log_likelihood(self.model.lm_head, output.last_hidden_state[:, -1])
+            total = begun[:, [answer[0] for answer in answers]]
+            fed = [torch.tensor(answer[:-1], dtype=torch.long, device=begun.device) for answer in answers]
+            owner = torch.cat([torch.full_like(part, k) for k, part in enumerate(fed)])
+            if len(owner):
+                words = self.model.get_input_embeddings()(torch.cat(fed))
+                with self._masked_attention():
+                    state = self._run(answers_after(prompted, words, owner), output.past_key_values).last_hidden_state
+                likelihood = log_likelihood(self.model.lm_head, state)
+                said = torch.tensor([token for answer in answers for token in answer[1:]], device=begun.device)
+                total = total.index_add(1, owner, likelihood[:, torch.arange(len(said), device=said.device), said])
+        length = torch.tensor([len(answer) for answer in answers], device=total.device)
         return total / length if per_token else total
 
     # how it is run -------------------------------------------------------------------------------------------------
@@ -291,13 +300,49 @@ class Mllm(nn.Module):
         if prompted.mask.ndim == 2:  # a kernel for whole rows is faster and needs no mask
             mask = None if prompted.mask.all() else prompted.mask.long()
         position = prompted.position if len(prompted.position) > 1 else prompted.position[0]
-        return self.decoder(
+        output = self.decoder(
             inputs_embeds=prompted.embedding,
             attention_mask=mask,
             position_ids=position,
             past_key_values=cache,
             use_cache=use_cache or cache is not None,
         )
+        if use_cache and output.past_key_values is None:  # transformers says so once, in a warning
+            raise ValueError(
+                f"{self.name} trains with gradient checkpointing, which keeps no cache: call eval() before"
+            )
+        return output
+
+    @contextmanager
+    def _own_precision(self) -> Iterator[None]:
+        """Compute in the weights' dtype, whatever the trainer's: what is kept on disk must not depend on it."""
+        with torch.autocast(self.model.device.type, enabled=False):
+            yield
+
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """As if nothing trained: no dropout, no gradient checkpointing, which drops the cache; its own precision."""
+        self.load()
+        training = [module for module in self.model.modules() if module.training]
+        self.model.eval()
+        try:
+            with self._own_precision():
+                yield
+        finally:
+            for module in training:
+                module.training = True
+
+    @contextmanager
+    def _masked_attention(self) -> Iterator[None]:
+        """An implementation that takes a mask of any shape; those of flash attention do not."""
+        if self.attention in ("sdpa", "eager"):
+            yield
+            return
+        self.decoder.set_attn_implementation("sdpa")
+        try:
+            yield
+        finally:
+            self.decoder.set_attn_implementation(self.attention)
 
     def _followed(self, prompted: Prompted, token: Tensor) -> Prompted:
         """The next token (B,) of each row, after what the cache holds."""
@@ -305,19 +350,6 @@ class Mllm(nn.Module):
         position = prompted.next_position.expand(len(prompted.position), -1)[..., None]
         embedding = self.model.get_input_embeddings()(token[:, None])
         return Prompted(embedding, mask, position, prompted.next_position + 1)
-
-    def _answers(self, prompted: Prompted, fed: list[Tensor], owner: Tensor) -> Prompted:
-        """All answers' tokens in one row after the prompt, each of which sees the prompt and its own answer so far."""
-        n_clips, n_axes = len(prompted.mask), len(prompted.position)
-        step = torch.cat([torch.arange(len(part), device=owner.device) for part in fed])
-        own = (owner[:, None] == owner) & (step[:, None] >= step)
-        before = prompted.mask[:, None, :].expand(-1, len(owner), -1)
-        seen = torch.cat([before, own.expand(n_clips, -1, -1)], -1)[:, None]
-        embedding = self.model.get_input_embeddings()(torch.cat(fed)).expand(n_clips, -1, -1)
-        mask = torch.zeros(seen.shape, dtype=embedding.dtype, device=seen.device)
-        mask.masked_fill_(~seen, torch.finfo(embedding.dtype).min)  # added to the scores: every implementation takes it
-        position = (prompted.next_position[:, None] + step).expand(n_axes, -1, -1)
-        return Prompted(embedding, mask, position, prompted.next_position)
 
     @contextmanager
     def _only(self, depth: int) -> Iterator[None]:
@@ -357,6 +389,14 @@ class Mllm(nn.Module):
         if any(position >= 0 for position in logits) or (at == "first_generated" and set(logits) - {-1}):
             expected = "only -1 is" if at == "first_generated" else "positions from the end, as -1, are"
             raise ValueError(f"logits {list(logits)} at {at}: {expected} expected")
+
+
+def log_likelihood(head: nn.Linear, state: Tensor) -> Tensor:
+    """Log-softmax over the vocabulary, float32 (..., V); a head in bf16 would leave eight bits of a logit, and ties."""
+    if type(head) is not nn.Linear or head.weight.dtype == torch.float32 or head.weight.device != state.device:
+        return head(state).float().log_softmax(-1)  # type: ignore[no-any-return]
+    parts = torch.split(head.weight, 16384)  # the whole of a 7B model's head would take 2 GB
+    return torch.cat([linear(state.float(), part.float()) for part in parts], -1).log_softmax(-1)
 
 
 def _keep_output(said: dict[int, Tensor], layer: int) -> Callable[[nn.Module, Any, Any], None]:

@@ -40,8 +40,11 @@ FAMILIES = {
 def open_mllm(name: str, weights: bool = True) -> tuple[Path, Any, Family]:
     """Folder, configuration and family of a model, none of its weights read. Raises ValueError for another family."""
     folder = find_pretrained(name, weights)
-    said = json.loads((folder / "config.json").read_text())
-    kind = said.get("model_type")
+    try:
+        said = json.loads((folder / "config.json").read_text())
+        kind = said.get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / 'config.json'}: no configuration of a model ({error}); fetch it again") from error
     if kind == "internvl_chat":
         raise ValueError(
             f"{name}: it ships code of its own, which is never run here; take the -hf checkpoint where there is one "
@@ -97,10 +100,10 @@ def load_mllm(
         if random:
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             settings["dtype"] = config.dtype if dtype == "auto" else getattr(torch, dtype)
-            place = torch.device(device_map if isinstance(device_map, str) and device_map != "auto" else "cpu")
-            with torch.random.fork_rng(), place:
+            with torch.random.fork_rng(), torch.device("cpu"):  # every device would draw others
                 torch.manual_seed(0)
-                return kind.from_config(config, **settings)
+                model = kind.from_config(config, **settings)
+            return model.to(device_map) if isinstance(device_map, str) and device_map != "auto" else model
         model, report = kind.from_pretrained(
             folder,
             device_map=device_map,

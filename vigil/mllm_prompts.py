@@ -24,6 +24,20 @@ class Row:
     position: Tensor
 
 
+@dataclass
+class Prompted:
+    """B prompts with their visual tokens as the language model takes them, padded on the left.
+
+    embedding (B, S, D); mask bool (B, S), False on padding; position int64 (axes, B, S); next_position (B,): of the
+    first token to come.
+    """
+
+    embedding: Tensor
+    mask: Tensor
+    position: Tensor
+    next_position: Tensor
+
+
 def frame_rate(frame: Tensor, fps: Tensor | None) -> Tensor | None:
     """Sampled frames per second (B,) of clips of the frames frame (B, T), of videos of fps (B,); a held one is none."""
     if fps is None:
@@ -34,7 +48,10 @@ def frame_rate(frame: Tensor, fps: Tensor | None) -> Tensor | None:
     return fps / mean_step
 
 
-def check_clips(clips: Sequence[Tensor], prompts: Sequence[str]) -> None:
+def check_clips(clips: Sequence[Tensor], prompts: Sequence[str], frame_rate: Tensor | Sequence[float] | None) -> None:
+    """Raises ValueError for clips that are no pictures in colour, and for other numbers of prompts or rates."""
+    if frame_rate is not None and len(frame_rate) != len(clips):
+        raise ValueError(f"{len(clips)} clips and {len(frame_rate)} frame rates: as many are expected")
     if not clips or len(prompts) != len(clips):
         raise ValueError(f"{len(clips)} clips and {len(prompts)} prompts: as many are expected, and at least one")
     for clip in clips:
@@ -145,3 +162,20 @@ def replace_tokens(row: Row, tokens: Tensor, place: Tensor | None, placeholder: 
     new_position = after[:, :1] + torch.arange(n_new, device=ids.device)
     position = torch.cat([row.position[:, :end][:, head], new_position, after + n_new], 1)
     return Row(ids, tokens, position)
+
+
+def answers_after(prompted: Prompted, words: Tensor, owner: Tensor) -> Prompted:
+    """All answers' tokens in one row after the prompt, each of which sees the prompt and its own answer so far.
+
+    words (N, D): embeddings of the tokens, one answer after the other; owner (N,): which answer each belongs to.
+    """
+    n_clips, n_axes = len(prompted.mask), len(prompted.position)
+    start = (owner[:, None] > owner).sum(1)  # tokens of the answers before
+    step = torch.arange(len(owner), device=owner.device) - start
+    own = (owner[:, None] == owner) & (step[:, None] >= step)
+    before = prompted.mask[:, None, :].expand(-1, len(owner), -1)
+    seen = torch.cat([before, own.expand(n_clips, -1, -1)], -1)[:, None]
+    mask = torch.zeros(seen.shape, dtype=words.dtype, device=seen.device)
+    mask.masked_fill_(~seen, torch.finfo(words.dtype).min)  # added to the scores, as sdpa and eager take it
+    position = (prompted.next_position[:, None] + step).expand(n_axes, -1, -1)
+    return Prompted(words.expand(n_clips, -1, -1), mask, position, prompted.next_position)

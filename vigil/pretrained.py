@@ -74,6 +74,9 @@ def _checked(folder: Path, name: str, weights: bool) -> Path:
         )
     if not weights:
         return folder
+    dangling = [file for file in held if not (folder / file).exists()]
+    if dangling:
+        raise FileNotFoundError(f"{folder}: {_listed(dangling)}: links to files that are gone; fetch the model again")
     if not any(file.endswith(".safetensors") for file in held):
         pickles = [file for file in held if file.endswith(CODE_AND_PICKLES)]
         if pickles:
@@ -85,7 +88,12 @@ def _checked(folder: Path, name: str, weights: bool) -> Path:
             f"{folder}: no weights (*.safetensors), found {_listed(held)}; complete the download: hf download {name}"
         )
     for index in folder.glob("*.safetensors.index.json"):
-        parts = set(json.loads(index.read_text())["weight_map"].values())
+        try:
+            parts = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{index}: no list of weight files ({error}); fetch it again: hf download {name}"
+            ) from error
         missing = sorted(part for part in parts if not (folder / part).exists())
         if missing:
             raise FileNotFoundError(
