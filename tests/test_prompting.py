@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from callbacks.caption_writer import CaptionWriter
+from cli import main
 from datamodules import OwnVideos, UcfCrime
 from lightning_modules.prompting import UNNAMED, Prompting
-from tests.tiny_mllms import write_mllm
+from tests.tiny_mllms import write_clip_tower, write_mllm
 from tests.tiny_videos import make_trainer, write_video_world
 from tests.worlds import lightning
 from vigil.store import cache_root
@@ -169,3 +170,33 @@ def test_two_processes_say_what_one_says(backbone: Path, root: Path, tmp_path: P
         one, two = (next((tmp_path / f"runs{n}").rglob(name)).read_text() for n in (1, 2))
         assert one == two
         assert len(one.splitlines()) > 10
+
+
+@pytest.mark.parametrize(
+    ("backbone_name", "question", "message"),
+    [
+        ("nobody/no-such-model", "Is it?", "nobody/no-such-model: neither a folder here"),
+        ("empty", "Is it?", "empty: no config.json, found nothing"),
+        ("clip", "Is it?", "model_type 'clip_vision_model'; expected one of llava_onevision"),
+        ("", "word " * 2000, "more than the 2048 that"),
+    ],
+)
+def test_the_command_names_a_backbone_or_a_question_that_will_not_do(
+    backbone: Path,
+    root: Path,
+    backbone_name: str,
+    question: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    write_clip_tower(tmp_path / "clip")
+    given = ["--model", "Prompting", "--model.backbone", backbone_name or str(backbone), "--model.question", question]
+    given += ["--data", "UcfCrime", "--data.root", str(root), "--data.num_workers", "0", "--trainer.accelerator", "cpu"]
+    with pytest.raises(SystemExit) as stop:
+        main(["test", *given, "--trainer.logger", "false", "--trainer.enable_progress_bar", "false"])
+    assert stop.value.code
+    assert message in capsys.readouterr().err
