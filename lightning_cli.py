@@ -6,6 +6,7 @@ import difflib
 import inspect
 import logging
 import os
+import pkgutil
 import re
 import sys
 import warnings
@@ -101,6 +102,8 @@ class VigilCli(LightningCLI):
 
     def instantiate_classes(self) -> None:
         self._dump_config()
+        if self.subcommand == "fit":
+            self._refuse_untrained()
         given = {key: value for key, value in self.config_dump.items() if key not in ("runs", "config", "store_only")}
         name = "-".join(given[part]["class_path"].rsplit(".", 1)[-1] for part in ("model", "data"))
         self.checkpoint = given.pop("ckpt_path", None)
@@ -116,16 +119,26 @@ class VigilCli(LightningCLI):
             self.folder = parent / f"{self.subcommand}-{name.split('-')[1]}-{digest}"
         super().instantiate_classes()
         self.datamodule.watch(self.model)
-        if self.subcommand == "fit" and not self.model.trained:
-            raise ValueError(
-                f"{type(self.model).__name__} is not trained, there is nothing to fit; say `lightning test` with the "
-                "same configs"
-            )
-        if self.store_only and self.model.reading_key() is None:
+        if self.store_only and not self._reads():
             raise ValueError(
                 f"--store_only: this {type(self.model).__name__} keeps no readings, for no frozen backbone reads its "
                 "videos; leave --store_only out"
             )
+
+    def _refuse_untrained(self) -> None:
+        """Before anything is built: a system may fetch its backbone when it is."""
+        kind = pkgutil.resolve_name(self.config_dump["model"]["class_path"])
+        if not getattr(kind, "trained", True):
+            raise ValueError(
+                f"{kind.__name__} is not trained, there is nothing to fit; say `lightning test` with the same configs"
+            )
+
+    def _reads(self) -> bool:
+        """Whether this stage has any reading kept; the key may ask what the data says, as the trainer's setup will."""
+        self.model.trainer, self.trainer.datamodule = self.trainer, self.datamodule
+        if self.model.reading_key() is None:
+            return False
+        return any(self.model.reading_names(stream) for _, stream, _ in self.model.watched(self.subcommand))
 
     def _refuse_missing_checkpoint(self) -> None:
         if self.checkpoint is not None and not Path(self.checkpoint).is_file():

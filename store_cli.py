@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import errno
 import json
 import re
 import sys
@@ -20,10 +22,11 @@ from rich.table import Table
 from rich.text import Text
 
 from vigil.reading_file import ReadingFile, remove_stale
-from vigil.store import folder_name, keep_tensors, readings_root
+from vigil.store import folder_name, keep_tensors, reading_files, readings_root
 
 OURS = ("view", "precision", "pixels", "stream")  # what System adds to the key; the rest is the backbone's
 SHOWN = 10
+ID = re.compile(r"[0-9a-f]{16}")  # vigil.store.folder_name
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,7 +90,7 @@ def store(args: list[str]) -> None:
 
 
 def facts(folder: Path) -> Facts:
-    """What a store's folder holds, from its store.json and the headers of its files."""
+    """What a store's folder holds, from its store.json and the headers of its files, less what goes meanwhile."""
     try:
         about = json.loads((folder / "store.json").read_text())
         key, made_by = dict(about["key"]), str(about["made_by"])
@@ -98,18 +101,21 @@ def facts(folder: Path) -> Facts:
         view = _words(key.get("view")) + (f", {key['stream']}" if key.get("stream", "video") != "video" else "")
         found = Facts(folder.name, *map(_plain, (made_by, backbone, view, str(key.get("precision", "?")))))
     tensors: Counter[str] = Counter()
-    for path in sorted(folder.iterdir()):
-        status = path.stat()
-        found.bytes += status.st_size
-        if path.suffix != ".safetensors":
-            continue
-        found.videos += 1
-        found.last_written = max(found.last_written, status.st_mtime)
+    readings = set(reading_files(folder))
+    for path in sorted({*readings, *folder.glob("*.part"), folder / "store.json"}):
         try:
-            with ReadingFile(path) as file:
-                tensors.update(list(file.entries))
+            status = path.lstat()
+            if path in readings:
+                with ReadingFile(path) as file:
+                    tensors.update(list(file.entries))
+        except FileNotFoundError:
+            continue
         except ValueError:
             found.damaged += 1
+        found.bytes += status.st_size
+        if path in readings:
+            found.videos += 1
+            found.last_written = max(found.last_written, status.st_mtime)
     found.tensors = {name: tensors[name] for name in sorted(tensors, key=_natural)}
     return found
 
@@ -172,6 +178,8 @@ def _chosen(ids: list[str]) -> list[Path]:
     folders = {folder.name: folder for folder in _folders(readings_root())}
     found = {}
     for name in ids:
+        if not name:
+            raise ValueError("an ID is empty; `lightning store du` names those that are there, --all is every store")
         meant = [id_ for id_ in folders if id_.startswith(name)]
         if len(meant) != 1:
             begins = {id_[: len(name)]: id_ for id_ in folders}
@@ -186,18 +194,22 @@ def _chosen(ids: list[str]) -> list[Path]:
 def _remove_damaged(folder: Path, really: bool) -> int:
     """Bytes of the files that are not whole, or not this store's own; every byte is read."""
     n_bytes = 0
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in reading_files(folder):
         try:
             with ReadingFile(path) as file:
                 if (folder_name(file.key), file.video) != (folder.name, path.stem):
                     raise file.fault("it belongs to another store or video")
                 for name in file.entries:
                     file.read(name)
+        except FileNotFoundError:
+            continue
         except ValueError as damage:
             print(str(damage).removesuffix("; delete the file"))
-            n_bytes += path.stat().st_size
-            if really:
-                path.unlink()
+            with contextlib.suppress(FileNotFoundError):
+                size = path.stat().st_size
+                if really:
+                    path.unlink()
+                n_bytes += size
     return n_bytes
 
 
@@ -219,29 +231,38 @@ def _keep(folder: Path, names: list[str], really: bool) -> int:
 
 def _bytes_of(folder: Path, names: set[str]) -> int:
     n_bytes = 0
-    for path in folder.glob("*.safetensors"):
+    for path in reading_files(folder):
         try:
             with ReadingFile(path) as file:
                 n_bytes += sum(
                     file.entries[name].end_byte - file.entries[name].first_byte for name in names & set(file.entries)
                 )
-        except ValueError:
+        except (ValueError, FileNotFoundError):
             continue
     return n_bytes
 
 
 def _remove(folder: Path) -> None:
-    for path in [*folder.glob("*.safetensors"), folder / "store.json"]:
+    for path in [*reading_files(folder), folder / "store.json"]:
         path.unlink(missing_ok=True)
     remove_stale(folder)
-    if any(folder.iterdir()):
-        print(f"{folder}: what else lies there is left; another run may be writing into it")
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
         return
-    folder.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        print(f"{folder}: what else lies there is left; another run may be writing into it")
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    """The stores below: folders that are called as stores are. A link may lead to what is no reading at all."""
+    if not root.is_dir():
+        return []
+    return sorted(
+        path for path in root.iterdir() if ID.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    )
 
 
 def _ranges(tensors: dict[str, int], n_videos: int) -> str:

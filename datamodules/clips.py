@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Dataset, Sampler
 
 from vigil.features import read_features, snippet_spans, to_segments
-from vigil.store import Store
+from vigil.store import Store, refuse_shared_names
 from vigil.types import Clip, Video, View
 from vigil.video import read_frames
 
@@ -34,6 +34,7 @@ class WindowDataset(Dataset[Clip]):
         crops: str | int = "mean",
     ) -> None:
         self.videos, self.views, self.stores, self.crops = videos, dict(views), stores, crops
+        _refuse_shared_names(stores, views)
         self.items: list[tuple[int, int, int]] = []
         for i, video in enumerate(videos):
             n_windows = len(_spans(video, self.views, crops))
@@ -97,6 +98,7 @@ class BagDataset(Dataset[Clip]):
         crops: str | int = "mean",
     ) -> None:
         self.videos, self.views, self.stores, self.crops = videos, dict(views), stores, crops
+        _refuse_shared_names(stores, views)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -185,6 +187,10 @@ def _pixels(video: Video, frame: np.ndarray) -> Tensor:
     assert video.path is not None  # known() looked
     pixels = read_frames(video.path, frame.ravel())
     return pixels.view(*frame.shape, *pixels.shape[1:])
+
+
+def _refuse_shared_names(stores: Stores, views: Mapping[str, View]) -> None:
+    refuse_shared_names({stream: stores[stream, view][1] for stream, view in views.items() if (stream, view) in stores})
 
 
 def _stored(stores: Stores, stream: str, view: View, video: Video) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,8 @@ class OwnVideos(VideoDataModule):
     """Videos to score, not to judge: for `lightning predict`.
 
     videos: one or more files of any container, folders (searched through; a folder of images is one video) or patterns
-    such as "clips/*.mp4". missing: refuse a file that cannot be read, or leave_out those.
+    such as "clips/*.mp4". missing: refuse a file that cannot be read, or leave_out those. fps: frames per second of
+    videos that do not tell theirs, which are the folders of images; without it they have none.
     follow: instead of videos, a growing file, tcp://host:port or http(s)://… that is scored as it comes in, causally:
     no frame later than the one it stands for changes a score. It ends when the source ends, has been silent for
     `patience_s`, or at Ctrl-C. buffer_frames: decoded frames that may wait; a source that is read more slowly waits.
@@ -42,8 +44,12 @@ class OwnVideos(VideoDataModule):
         buffer_frames: int = 64,
         stall_s: float = 10.0,
         patience_s: float = 60.0,
+        fps: float | None = None,
     ) -> None:
         super().__init__(".", False, limit_videos, 0, num_workers, missing)
+        if fps is not None and not 0 < fps < math.inf:
+            raise ValueError(f"fps {fps:g}: frames per second, more than 0, are expected")
+        self.fps = fps
         self.given = [videos] if isinstance(videos, str) else list(videos)
         if bool(self.given) == bool(follow):
             raise ValueError("give --data.videos FILE, or --data.follow ADDRESS for a stream, and not both")

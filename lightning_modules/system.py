@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_modules.filling import fill
-from vigil.store import Store
+from vigil.store import Store, refuse_shared_names
 from vigil.types import Clip, Prediction, Video, View
 
 DECODER = "rgb24-1"  # raise when vigil.video would give other pixels: readings of the old ones are then left behind
@@ -99,6 +99,8 @@ class System(LightningModule):
         if self.reading_key() is None:
             return
         data = self.trainer.datamodule
+        for views in (self.fit_views, self.test_views):
+            refuse_shared_names({stream: self.reading_names(stream) for stream in views})  # a filling may take hours
         for split, stream, view in self.watched(stage):
             if names := self.reading_names(stream):
                 data.stores[stream, view] = self.fill(data.known(split), stream, view, names), names

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from cli import main
+from tests.tiny_systems import FrameDifference
 from tests.worlds import ROOT, weights, write_feature_world
 
 
@@ -136,6 +137,30 @@ def test_testing_an_untrained_ranker_is_refused(world: Path, here: Path, capsys:
         main(["test", "-c", str(world)])
     assert stop.value.code == 1
     assert "add --ckpt_path" in capsys.readouterr().err
+
+
+class Untrained(FrameDifference):
+    """One that must not be built in vain: it may fetch a model when it is."""
+
+    trained = False
+
+    def __init__(self) -> None:
+        pytest.fail("built")
+
+
+def test_what_is_not_trained_is_not_even_built_to_be_fitted(
+    world: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = world.read_text().splitlines(keepends=True)
+    kept = [line for line in text if not line.startswith(("model", "  class_path: MilRanker", "  init_args: {encoder"))]
+    (here / "config.yaml").write_text("model: {class_path: tests.test_cli.Untrained}\n" + "".join(kept))
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", "config.yaml"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: Untrained is not trained, there is nothing to fit; say `lightning test` with the same configs\n"
+    )
+    assert [path.name for path in here.iterdir()] == ["config.yaml"]
 
 
 def test_a_checkpoint_that_is_no_checkpoint_is_named(

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPProcessor
 
 from datamodules.demo import plan
+from tests.disks import closed, largest_file
 from tests.tiny_clip import CONTEXT, write_clip
 from vigil.clip import ClipTowers, anomalous_share
 from vigil.scenes import PRETRAINING_SEEDS
@@ -161,6 +162,24 @@ def test_a_damaged_text_is_made_again(folder: Path) -> None:
     torch.testing.assert_close(again.texts(TEXTS), first)
     assert again.model is not None
     assert all(load_file(file)["feature"].shape == (12,) for file in files)
+
+
+def test_texts_that_cannot_be_kept_are_made_each_time_and_that_is_said_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = ClipTowers(str(folder)).texts(TEXTS)
+    for name, unwritable in (("full", lambda _: largest_file(20)), ("closed", closed)):
+        cache = cache_root() / name
+        cache.mkdir()
+        with monkeypatch.context() as patch, unwritable(cache):
+            patch.setenv("VIGIL_CACHE", str(cache))
+            towers = ClipTowers(str(folder))
+            torch.testing.assert_close(towers.texts(TEXTS), expected)
+            torch.testing.assert_close(towers.texts(TEXTS[:2]), expected[:2])
+            said = capsys.readouterr().err
+        assert said.count("what is made of the texts is not remembered") == 1
+        assert str(cache / "texts") in said
+        assert [path for path in (cache / "texts").rglob("*") if path.is_file()] == []
 
 
 def test_the_fingerprint_follows_the_content_and_not_the_folder(folder: Path, copy: Path, tmp_path: Path) -> None:

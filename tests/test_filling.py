@@ -17,8 +17,10 @@ import torch
 from safetensors.torch import save_file
 
 import datamodules.clips
+import lightning_modules.system
 from cli import main
 from datamodules import UcfCrime
+from datamodules.clips import BagDataset, WindowDataset
 from lightning_modules import filling
 from lightning_modules.filling import share_out
 from tests.disks import closed, small_disk
@@ -204,6 +206,56 @@ def test_filling_leaves_randomness_and_modes_as_they_were(world: Path, tmp_path:
     assert not model.frozen.training
 
 
+def test_whatever_changes_the_numbers_changes_the_folder(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folder(stream: str = "video", view: View = View(2, 8, 16), key: str = "colours", **trainer: Any) -> str:
+        model = Layers()
+        model.trainer = make_trainer(tmp_path, **trainer)
+        model.trainer.datamodule = data_of(world, model)
+        model.reading_key = lambda: {"reads": key}
+        return model.fill([], stream, view).folder.name
+
+    first = folder()
+    assert folder() == first
+    others = [folder(precision="bf16-mixed"), folder(precision="bf16-true"), folder(stream="flow")]
+    others += [folder(view=view) for view in (View(3, 8, 16), View(2, 7, 16), View(2, 8, 15), View(2, segments=3))]
+    others.append(folder(key="edges"))
+    monkeypatch.setattr(lightning_modules.system, "DECODER", "rgb24-2")
+    others.append(folder())
+    assert len({first, *others}) == 1 + len(others)
+
+
+class TwoStreams(Layers):
+    """Both streams keep their tensors under one name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.test_views["flow"] = View(frames=2, stride=4, hop=16)
+
+
+def test_two_streams_that_keep_one_name_are_refused_before_anything_is_read(world: Path, tmp_path: Path) -> None:
+    model = TwoStreams()
+    data = data_of(world, model)
+    with pytest.raises(ValueError, match=r"the streams video and flow both keep a tensor hidden\.1"):
+        make_trainer(tmp_path).predict(model, datamodule=data)
+    assert model.read_videos == []
+
+
+@pytest.mark.parametrize("dataset", [WindowDataset, BagDataset])
+def test_a_dataset_of_two_streams_that_keep_one_name_is_refused(
+    world: Path, tmp_path: Path, dataset: Callable[..., Any]
+) -> None:
+    model, videos, _ = attached(world, tmp_path)
+    views = {"video": View(frames=2, segments=3), "flow": View(frames=4, segments=3)}
+    stores = {(stream, view): (model.fill([], stream, view), ["hidden.1"]) for stream, view in views.items()}
+    size = (2,) if dataset is WindowDataset else ()
+    with pytest.raises(ValueError, match=r"the streams video and flow both keep a tensor hidden\.1"):
+        dataset(videos, views, stores, *size)
+    apart = {place: (store, [f"hidden.{k}"]) for k, (place, (store, _)) in enumerate(stores.items())}
+    dataset(videos, views, apart, *size)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_videos_are_shared_out_by_length(world_size: int) -> None:
     generator = random.Random(0)
@@ -308,6 +360,31 @@ def test_store_only_needs_a_system_that_keeps_readings(
         main([*command, "--store_only", "true"])
     assert stop.value.code == 1
     assert "--store_only: this TinyClips keeps no readings" in capsys.readouterr().err
+
+
+class Speaks(Layers):
+    """Its key asks the data; where no layer is chosen, it keeps nothing."""
+
+    trained = False
+    needs_checkpoint = False
+
+    def reading_key(self) -> dict[str, Any]:
+        return {"reads": "colours", "fps": self.trainer.datamodule.fps}
+
+
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_store_only_of_a_system_that_keeps_no_tensor_is_refused(
+    world: Path, here: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    command = [stage, *config(world, here, chosen=[]), "--store_only", "true"]
+    text = (here / "layers.yaml").read_text()
+    (here / "layers.yaml").write_text(text.replace("tests.reading_systems.Layers", "tests.test_filling.Speaks"))
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 1
+    assert "--store_only: this Speaks keeps no readings" in capsys.readouterr().err
+    main([*command, "--model.chosen", "[1]"])  # its key may ask the data before a trainer has set it up
+    assert kept()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])

@@ -80,6 +80,21 @@ def test_files_folders_and_patterns_become_videos_with_names_of_their_own(
     assert all(video.n_frames >= 12 for video in videos)
 
 
+def test_a_folder_of_images_has_the_rate_that_is_given_and_a_file_its_own(some: Path) -> None:
+    def rates(**given: float) -> dict[str, float | None]:
+        videos = OwnVideos(["videos/images", "videos/a.mp4"], num_workers=0, **given).known("predict")
+        return {video.name: video.fps for video in videos}
+
+    assert rates() == {"images": None, "a": 25}
+    assert rates(fps=12.5) == {"images": 12.5, "a": 25}
+
+
+@pytest.mark.parametrize("fps", [0, -25.0, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused(fps: float) -> None:
+    with pytest.raises(ValueError, match=r"fps .*: frames per second, more than 0, are expected"):
+        OwnVideos("videos", fps=fps)
+
+
 def test_a_thumbnail_beside_videos_is_no_video(some: Path) -> None:
     Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(some / "videos" / "deep" / "thumb.jpg")
     (some / "videos" / "deep" / "._b.mkv").write_bytes(b"resource fork")

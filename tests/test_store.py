@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save_file
 
 from tests.disks import closed, largest_file
-from vigil.store import FileMemory, Store, cache_root, content_hash, fingerprint
+from vigil.store import FileMemory, Store, cache_root, content_hash, fingerprint, refuse_shared_names
 
 KEY = {"encoder": "abc", "view": {"frames": 4, "segments": 32}}
 
@@ -266,6 +266,44 @@ def test_a_closed_store_is_read_and_facts_that_cannot_be_remembered_are_found_ag
             Store({"encoder": "new"}).write(video, {"b": torch.ones(2)})
         with pytest.raises(OSError, match=r"readings cannot be written here"):
             store.discard(video)
+
+
+def test_facts_that_could_not_be_written_outlast_a_reload(video: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.mp4"
+    other.write_bytes(b"of another process")
+    FileMemory().recall(video, "before", Counter())
+    memory, find = FileMemory(), Counter()
+    with closed(cache_root()):
+        assert memory.recall(video, "size", find) == 16
+        memory.reload()
+        assert memory.recall(video, "size", find) == 16
+        assert find.calls == 1
+    FileMemory().recall(other, "size", Counter())
+    assert not memory.knows(other, "size")
+    memory.reload()
+    assert memory.knows(other, "size")
+    assert memory.knows(video, "before")
+    assert memory.knows(video, "size")
+
+
+def test_dropping_passes_over_what_is_called_otherwise_and_links(video: Path, tmp_path: Path) -> None:
+    store = Store(KEY)
+    store.write(video, {"a": torch.ones(2), "b": torch.ones(2)})
+    whole = store.path(video).read_bytes()
+    elsewhere, named = tmp_path / "elsewhere", store.folder / "model.safetensors"
+    elsewhere.write_bytes(whole)
+    named.write_bytes(whole)
+    (store.folder / f"{'c' * 32}.safetensors").symlink_to(elsewhere)
+    store.keep(["a"])
+    assert store.names(video) == ["a"]
+    assert elsewhere.read_bytes() == named.read_bytes() == whole
+    assert (store.folder / f"{'c' * 32}.safetensors").is_symlink()
+
+
+def test_two_streams_that_keep_a_tensor_of_one_name_are_refused() -> None:
+    refuse_shared_names({"video": ["hidden.1", "hidden.2"], "flow": ["flow"]})
+    with pytest.raises(ValueError, match=r"the streams video and flow both keep a tensor hidden\.2"):
+        refuse_shared_names({"video": ["hidden.1", "hidden.2"], "flow": ["hidden.2"]})
 
 
 def test_a_full_disk_keeps_what_was_there(video: Path) -> None:

@@ -7,15 +7,19 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+import store_cli
+import vigil.store
 from cli import main
 from tests.disks import closed
 from tests.worlds import ROOT
+from vigil.reading_file import ReadingFile
 from vigil.store import Store, cache_root
 
 BAG = {
@@ -230,7 +234,101 @@ def test_an_id_or_a_tensor_that_is_not_there_names_the_nearest(
         capsys, "prune", name, "--keep", "hiden.1", "--yes"
     )
     assert small.folder.exists()
-    assert refused(capsys, "prune", "", "--yes").count(",") == 1  # both begin with nothing
+
+
+def test_an_empty_id_is_no_id_even_where_one_store_is_all_there_is(
+    stores: tuple[Store, Store, list[Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    large, small, _ = stores
+    told(capsys, "prune", small.folder.name, "--yes")
+    before = size(large)
+    for ids in ([""], [large.folder.name, ""]):
+        assert "an ID is empty" in refused(capsys, "prune", *ids, "--yes")
+    assert size(large) == before
+
+
+@pytest.mark.parametrize("args", [["--all"], ["--damaged"], ["--older_than_days", "0"]])
+def test_what_is_no_reading_stays(
+    stores: tuple[Store, Store, list[Path]], capsys: pytest.CaptureFixture[str], tmp_path: Path, args: list[str]
+) -> None:
+    large, root = stores[0], cache_root() / "readings"
+    weights, called = bytes(20), f"{'a' * 32}.safetensors"
+    outside = [tmp_path / "models" / "model.safetensors", tmp_path / "models" / called]
+    foreign = [
+        root / "my-models" / "model.safetensors",
+        root / "my-models" / called,
+        large.folder / "model.safetensors",
+    ]
+    for file in (*outside, *foreign):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(weights)
+    (root / ("b" * 16)).symlink_to(tmp_path / "models")
+    (large.folder / called).symlink_to(outside[0])
+    assert {row["id"] for row in json.loads(told(capsys, "du", "--json"))["stores"]} == {
+        store.folder.name for store in stores[:2]
+    }
+    told(capsys, "prune", *args, "--yes")
+    assert all(file.read_bytes() == weights for file in (*outside, *foreign))
+    assert (large.folder / called).is_symlink()
+    assert "no such store" in refused(capsys, "prune", "my-models", "--yes")
+    assert "no such store" in refused(capsys, "prune", "b" * 16, "--yes")
+
+
+@pytest.fixture
+def vanishing(stores: tuple[Store, Store, list[Path]], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A reading that another process removes after it was listed and before it is opened."""
+    gone = stores[0].path(stores[2][1])
+
+    class Raced(ReadingFile):
+        def __init__(self, path: Path, of: str = "a video") -> None:
+            if path == gone:
+                gone.unlink(missing_ok=True)
+            super().__init__(path, of)
+
+    for module in (store_cli, vigil.store):
+        monkeypatch.setattr(module, "ReadingFile", Raced)
+    return gone
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["du"],
+        ["prune", "--all", "--yes"],
+        ["prune", "--damaged", "--yes"],
+        ["prune", "--older_than_days", "0", "--yes"],
+        ["prune", "ID", "--keep", "hidden.1"],
+        ["prune", "ID", "--keep", "hidden.1", "--yes"],
+    ],
+    ids=" ".join,
+)
+def test_a_reading_that_goes_meanwhile_is_passed_over(
+    stores: tuple[Store, Store, list[Path]], capsys: pytest.CaptureFixture[str], vanishing: Path, args: list[str]
+) -> None:
+    large, _, videos = stores
+    said = told(capsys, *(large.folder.name if arg == "ID" else arg for arg in args))
+    assert said
+    assert not vanishing.exists()
+    if "--keep" in args and "--yes" in args:
+        assert [large.names(video) for video in videos] == [["hidden.1"], [], ["hidden.1"]]
+
+
+def test_du_passes_over_parts_that_come_and_go(stores: tuple[Store, Store, list[Path]]) -> None:
+    done = threading.Event()
+
+    def write_parts() -> None:
+        while not done.is_set():
+            for part in (stores[0].folder / f"{number}.part" for number in range(5)):
+                part.touch()
+                part.unlink()
+
+    thread = threading.Thread(target=write_parts)
+    thread.start()
+    try:
+        assert {store_cli.facts(stores[0].folder).videos for _ in range(300)} == {3}
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_a_closed_folder_is_one_line(

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vigil.pretrained import find_pretrained, pretrained_fingerprint
+from vigil.reading_file import CLOSED, FULL
 from vigil.store import cache_root
 
 
@@ -34,6 +36,7 @@ class ClipTowers(nn.Module):
     """
 
     place: Tensor
+    _told: ClassVar[set[Path]] = set()
 
     def __init__(
         self,
@@ -96,6 +99,7 @@ class ClipTowers(nn.Module):
     def texts(self, texts: list[str]) -> Tensor:
         """Unit vectors float32 (K, D) of texts, at least one; kept on disk, each under the fingerprint and its words.
 
+        Where they cannot be kept, that is said once, and they are made anew each time.
         Raises ValueError for a text of more tokens than the tower reads: cut short it would be another text.
         """
         if not texts or isinstance(texts, str):
@@ -186,12 +190,23 @@ class ClipTowers(nn.Module):
             return None
 
     def _remember(self, text: str, feature: Tensor) -> None:
-        file = self._file(text)
+        folder = self._file(text).parent
+        try:
+            self._write(self._file(text), save({"feature": feature.contiguous()}, metadata={"text": text}))
+        except OSError as error:
+            if error.errno not in (*CLOSED, *FULL):
+                raise
+            if folder not in self._told:
+                self._told.add(folder)
+                sys.stderr.write(f"{folder}: {error.strerror}; what is made of the texts is not remembered.\n")
+
+    @staticmethod
+    def _write(file: Path, data: bytes) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
-        os.close(descriptor)
         try:
-            save_file({"feature": feature.contiguous()}, name, metadata={"text": text})
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
             os.replace(name, file)  # whole or not at all
         except BaseException:
             Path(name).unlink(missing_ok=True)

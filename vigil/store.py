@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+READING = re.compile(r"[0-9a-f]{32}\.safetensors")  # what the readings of a video are called: by its content_hash
 DTYPES = {  # safetensors' names of torch's
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"},
     **{"I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"},
@@ -71,8 +73,8 @@ class FileMemory:
         return self._key(path, fact) in self._load()
 
     def reload(self) -> None:
-        """Learn what other processes have found since."""
-        self._facts = None
+        """Learn what other processes have found since; what this one found stays, written or not."""
+        self._facts = {**(self._facts or {}), **self._read()}
 
     def _key(self, path: Path, fact: str) -> str:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -81,15 +83,19 @@ class FileMemory:
 
     def _load(self) -> dict[str, Any]:
         if self._facts is None:
-            self._facts = {}
-            if self.file.is_file():
-                for line in self.file.read_text(errors="replace").splitlines():
-                    try:
-                        key, value = json.loads(line)
-                        self._facts[key] = value
-                    except (ValueError, TypeError):
-                        continue
+            self._facts = self._read()
         return self._facts
+
+    def _read(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {}
+        if self.file.is_file():
+            for line in self.file.read_text(errors="replace").splitlines():
+                try:
+                    key, value = json.loads(line)
+                    facts[key] = value
+                except (ValueError, TypeError):
+                    continue
+        return facts
 
 
 def content_hash(path: Path) -> str:
@@ -219,18 +225,40 @@ def folder_name(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
+def reading_files(folder: Path) -> list[Path]:
+    """The files of readings in a store's folder, in order of name: no links, and nothing that is called otherwise."""
+    try:
+        with os.scandir(folder) as inside:
+            names = [one.name for one in inside if READING.fullmatch(one.name) and one.is_file(follow_symlinks=False)]
+    except FileNotFoundError:  # another process removed the store
+        return []
+    return [folder / name for name in sorted(names)]
+
+
+def refuse_shared_names(kept: Mapping[str, Iterable[str]]) -> None:
+    """Raises ValueError where two streams keep a tensor of one name: a clip holds one. kept: {stream: names}."""
+    owner: dict[str, str] = {}
+    for stream, names in kept.items():
+        for name in names:
+            if owner.setdefault(name, stream) != stream:
+                raise ValueError(
+                    f"the streams {owner[name]} and {stream} both keep a tensor {name}, and a clip holds one of that "
+                    "name; let reading_names and read name them apart"
+                )
+
+
 def keep_tensors(folder: Path, names: Iterable[str]) -> int:
     """Drop every tensor but `names` from the files of a store's folder; the bytes that this freed.
 
-    A file that holds none of them goes. A damaged file stays, for a filling to report. Raises ValueError for a name
-    that no file holds, before anything is dropped.
+    A file that holds none of them goes. A damaged file stays, for a filling to report; one that another process removes
+    meanwhile is passed over. Raises ValueError for a name that no file holds, before anything is dropped.
     """
     names, held = set(names), {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in reading_files(folder):
         try:
             with ReadingFile(path) as file:
                 held[path] = set(file.entries)
-        except ValueError:
+        except (ValueError, FileNotFoundError):
             continue
     there = set().union(*held.values())
     if names - there:
@@ -241,17 +269,18 @@ def keep_tensors(folder: Path, names: Iterable[str]) -> int:
     for path, inside in held.items():
         if inside <= names:
             continue
-        before, kept = path.stat().st_size, inside & names
-        if not kept:
-            path.unlink()
-            freed += before
-            continue
+        kept = inside & names
         try:
+            before = path.stat().st_size
+            if not kept:
+                path.unlink()
+                freed += before
+                continue
             with ReadingFile(path) as file:
                 write_readings(path, file.key, file.video, {name: file.read(name) for name in kept})
-        except ValueError:
+            freed += before - path.stat().st_size
+        except (ValueError, FileNotFoundError):
             continue
-        freed += before - path.stat().st_size
     return freed
 
 
