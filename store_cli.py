@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from vigil.reading_file import ReadingFile, remove_stale
@@ -130,7 +130,7 @@ def _du(as_json: bool) -> None:
     if not stores:
         print(f"No readings in {root}.")
         return
-    table = Table("store", "what", "tensors", "videos", "size", "last written")
+    table = Table(Column("store", no_wrap=True), "what", "tensors", "videos", "size", "last written")
     for one in sorted(stores, key=lambda one: -one.bytes):
         what = f"{one.made_by}\n{one.backbone}\n{one.view}, {one.precision}"
         videos = f"{one.videos}" + (f", {one.damaged} damaged" if one.damaged else "")

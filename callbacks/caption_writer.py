@@ -39,9 +39,7 @@ class CaptionWriter(Callback):
                 "is expected"
             )
         references = batch.text or [""] * len(batch.video)
-        for name, span, text, reference in zip(
-            batch.video, batch.span.tolist(), outputs.caption, references, strict=True
-        ):
+        for name, span, text, reference in zip(batch.video, described(batch), outputs.caption, references, strict=True):
             self._rows[name, span[0], span[1]] = (text, reference)
 
     on_predict_batch_end = on_test_batch_end
@@ -73,3 +71,13 @@ class CaptionWriter(Callback):
             rank_zero_info(f"{name}, frames {first} to {end}: {rows[name, first, end][0]}")
         if len(rows) > SHOWN:
             rank_zero_info(f"and {len(rows) - SHOWN} more captions: {file}")
+
+
+def described(clip: Clip) -> list[tuple[int, int]]:
+    """The frames that each caption is of: the clip's span, or what a causal window, which looks back, has seen."""
+    found = []
+    watched = next(iter(clip.frame.values()))
+    for (first, end), frame in zip(clip.span.tolist(), watched.tolist(), strict=True):
+        looks_back = isinstance(frame[0], int) and frame[0] < first
+        found.append((frame[0], frame[-1] + 1) if looks_back else (first, end))
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,9 @@ class ScoreWriter(Callback):
         result = evaluator.results.get(split, {})
         data = trainer.datamodule
         facts = {"threshold": threshold, "videos": len(videos), "checkpoint": trainer.ckpt_path}
-        facts |= {"protocol": data.protocol | module.protocol, "main_metric": data.main_metric}
+        views = {stream: asdict(view) for stream, view in module.test_views.items()}
+        watched = {"views": views, "precision": str(trainer.precision)}
+        facts |= {"protocol": data.protocol | watched | module.protocol, "main_metric": data.main_metric}
         facts |= self._leaks(trainer, split)
         facts["metrics"] = result
         (self.folder / "metrics.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")

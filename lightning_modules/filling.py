@@ -39,6 +39,7 @@ def fill(system: System, store: Store, videos: Sequence[Video], stream: str, vie
     # one process says for all: another run may be writing while they look
     missing = strategy.broadcast(lacking(store, there.values(), names) if system.trainer.is_global_zero else None)
     if not missing:
+        rank_zero_info(f"Nothing to read: {len(there)} videos are in {store.folder}")
         return
     start = time.perf_counter()
     rank_zero_info(f"Reading {len(missing)} videos with the frozen backbone, once; kept in {store.folder}")
@@ -69,7 +70,7 @@ def lacking(store: Store, videos: Iterable[Video], names: Sequence[str]) -> list
             if store.read(video.path, names) is None:
                 found.append(video.name)
         except ValueError as damage:
-            rank_zero_info(f"{damage}: read anew")
+            rank_zero_info(f"{str(damage).removesuffix('; delete the file')}: read anew")
             store.discard(video.path)
             found.append(video.name)
     return found

@@ -48,7 +48,9 @@ class Prompting(System):
         if test_view.segments is not None:
             raise ValueError(f"test_view {test_view} must be windows: stride and hop, and no segments")
         if len(answers) != 2 or len(set(answers)) != 2:
-            raise ValueError(f"answers {answers}: two are expected, the one that means an anomaly first")
+            raise ValueError(f"answers {answers}: two different ones are expected, that of an anomaly first")
+        if not question.strip():
+            raise ValueError("question is empty; say what is to be asked")
         super().__init__({"video": test_view}, {"video": test_view}, 1, window_batch)
         self.save_hyperparameters()
         self.mllm = Mllm(backbone, dtype, attention, device_map, weights)
@@ -59,7 +61,7 @@ class Prompting(System):
     @property
     def protocol(self) -> dict[str, Any]:
         """What a number of this system depends on besides the data."""
-        return {"backbone": self.mllm.name, **self._asked()}
+        return {"backbone": self.mllm.name, **self._asked(), "sigma_frames": self.sigma_frames}
 
     def _asked(self) -> dict[str, Any]:
         return {**self.mllm.key, "question": self.question, "answers": self.answers, "at": "last_prompt"}

@@ -79,7 +79,13 @@ class ZeroShotClip(System):
     def protocol(self) -> dict[str, Any]:
         """What a number of this system depends on besides the data."""
         prompts = {"anomalous": self.anomalous, "normal": self.normal, "template": self.template}
-        return {"clip": self.towers.name, "dtype": self.towers.dtype, **prompts, "aggregate": self.aggregate}
+        return {
+            "clip": self.towers.name,
+            "files": self.towers.fingerprint,
+            "dtype": self.towers.dtype,
+            **prompts,
+            "aggregate": self.aggregate,
+        }
 
     def setup(self, stage: str) -> None:
         self._choose_phrases(self.trainer.datamodule.phrases)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from callbacks.caption_writer import CaptionWriter
+from callbacks.caption_writer import CaptionWriter, described
 from tests.test_uca import data_of, write_world
 from tests.tiny_systems import TinyEvents
 from tests.tiny_videos import make_trainer
@@ -58,3 +59,9 @@ def test_another_number_of_captions_than_clips_is_refused(tmp_path: Path) -> Non
     system.per_clip = 2
     with pytest.raises(ValueError, match="Telling gives 2 captions of 1 clips; one each is expected"):
         told(system, write_world(tmp_path / "uca"), tmp_path)
+
+
+def test_a_causal_window_describes_what_it_has_seen() -> None:
+    """The clip of frames 3 to 24 answers for frames 24 to 48 of a stream that is still coming in."""
+    clip = Clip(["a", "b"], torch.tensor([[24, 48], [0, 24]]), {"video": torch.tensor([[3, 13, 24], [0, 10, 20]])})
+    assert described(clip) == [(3, 25), (0, 24)]

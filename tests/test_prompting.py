@@ -126,8 +126,9 @@ def test_no_captions_no_table(backbone: Path, root: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"answers": ("Yes",)}, "two are expected"),
-        ({"answers": ("Yes", "Yes")}, "two are expected"),
+        ({"answers": ("Yes",)}, "two different ones are expected"),
+        ({"answers": ("Yes", "Yes")}, "two different ones are expected"),
+        ({"question": " "}, "question is empty"),
         ({"test_view": View(frames=2, segments=4)}, "must be windows"),
     ],
 )

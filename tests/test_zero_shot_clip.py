@@ -187,6 +187,7 @@ def test_phrases_given_win_over_the_datasets(folder: Path, world: Path, tmp_path
     run_test(model, world, tmp_path)
     assert model.protocol == {
         "clip": str(folder),
+        "files": model.towers.fingerprint,
         "dtype": "float32",
         "anomalous": ["a riot"],
         "normal": ["people", "a road"],

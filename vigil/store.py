@@ -27,7 +27,10 @@ DTYPES = {  # safetensors' names of torch's
 
 def cache_root() -> Path:
     """Where readings and file facts are kept: VIGIL_CACHE of the environment, else .cache/vigil where it runs."""
-    return Path(os.environ.get("VIGIL_CACHE") or Path(".cache") / "vigil")
+    root = Path(os.environ.get("VIGIL_CACHE") or Path(".cache") / "vigil")
+    if root.is_file():
+        raise ValueError(f"{root}: VIGIL_CACHE is a file; name a folder, which is made where there is none")
+    return root
 
 
 class FileMemory:
