@@ -116,15 +116,19 @@ class ZeroShotClip(System):
         return clip.features["video"][:, 0] if "video" in clip.features else self.read(clip, "video")["video"]
 
     def predict(self, clip: Clip) -> Prediction:
-        n_frames = clip.frame["video"].shape[-1]
-        return Prediction(frame_score=self(self.features(clip))[:, None].expand(-1, n_frames))
+        return self._predict(clip, self.features(clip))
 
     def predict_step(self, clip: Clip, _: int) -> Prediction:
         """On videos of one's own each window is captioned by the phrase that is nearest."""
-        prediction, phrases = self.predict(clip), [*self.anomalous, *self.normal]
-        nearest = (self.features(clip).float() @ torch.cat(self.texts).T).argmax(-1)
+        features, phrases = self.features(clip), [*self.anomalous, *self.normal]
+        prediction = self._predict(clip, features)
+        nearest = (features.float() @ torch.cat(self.texts).T).argmax(-1)
         prediction.caption = [phrases[k] for k in nearest.tolist()]
         return prediction
+
+    def _predict(self, clip: Clip, features: Tensor) -> Prediction:
+        n_frames = clip.frame["video"].shape[-1]
+        return Prediction(frame_score=self(features)[:, None].expand(-1, n_frames))
 
     def reading_key(self) -> dict[str, Any] | None:
         return {"reads": "mean of frame features, of length one", "clip": self.towers.fingerprint}

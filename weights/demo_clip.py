@@ -28,17 +28,26 @@ from transformers.utils import logging
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from demo_deit import CLASSES, FRAMES, GRID, N_HELD_OUT, augment, demo_frames  # noqa: E402
+from demo_deit import (  # noqa: E402
+    FRAMES,
+    GRID,
+    N_HELD_OUT,
+    SIDE,
+    augment,
+    demo_frames,
+    draw,
+    patch_attributes,
+    shrink,
+)
 
 from datamodules.demo import plan  # noqa: E402
 from datamodules.ucf_crime import UcfCrime  # noqa: E402
 from lightning_modules.zero_shot_clip import ANOMALOUS, NORMAL, ZeroShotClip  # noqa: E402
 from vigil.clip import ClipTowers, anomalous_share  # noqa: E402
 from vigil.curves import auroc  # noqa: E402
-from vigil.scenes import ATTRIBUTES, PRETRAINING_SEEDS, make_scene, sprite_boxes  # noqa: E402
+from vigil.scenes import ATTRIBUTES, PRETRAINING_SEEDS  # noqa: E402
 
 DEMO = "demo_clip"
-SIZE = 96  # pixels of the square that it sees
 CONTEXT = 77  # tokens, as in every CLIP
 OPENINGS = ("", "", "a picture of ", "a surveillance picture of ", "a camera shows ")
 
@@ -88,28 +97,9 @@ class Frames:
 
 def render_scene(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[list[str]]]:
     """The Frames of one scene, as arrays."""
-    assert seed in PRETRAINING_SEEDS
-    rng = np.random.default_rng(seed)
-    scene = make_scene(seed, CLASSES[seed % len(CLASSES)], int(rng.integers(120, 330)))
-    # half of the frames of an anomalous scene are taken from its event, which is where the rare sentences are
-    inside = [rng.integers(*scene.anomalies[0], FRAMES // 2)] if scene.anomalies else []
-    index = np.concatenate([*inside, rng.integers(0, scene.n_frames, FRAMES - sum(map(len, inside)))])
-    frames = torch.from_numpy(np.stack([scene.frame(int(i))[0] for i in index])).permute(0, 3, 1, 2).float()
-    small = functional.interpolate(frames, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 255).round()
-    patch = np.zeros((FRAMES, GRID, GRID, len(ATTRIBUTES)), bool)
-    column = {name: k for k, name in enumerate(ATTRIBUTES)}
-    for sprite in scene.sprites:
-        box, seen = sprite_boxes(sprite, index)
-        box = box / (160 / GRID, 120 / GRID, 160 / GRID, 120 / GRID)
-        for row, i in enumerate(index):
-            if seen[row]:
-                x0, y0, x1, y1 = (int(v) for v in np.clip(np.round(box[row] + (0.2, 0.2, -0.2, -0.2)), 0, GRID))
-                for name, when in sprite.tags.items():
-                    if when[i]:
-                        patch[row, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1), column[name]] = True
+    scene, index = draw(seed)
     said = [[text for first, end, text in scene.captions if first <= i < end] for i in index]
-    patch = patch.reshape(FRAMES, GRID * GRID, -1)
-    return small.to(torch.uint8).numpy(), scene.attributes(index), patch, said
+    return shrink(scene, index), scene.attributes(index), patch_attributes(scene, index), said
 
 
 def render(seeds: range) -> Frames:
@@ -151,7 +141,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
         "hidden_act": "gelu",
     }  # fmt: skip
     vision = {
-        "image_size": SIZE, "patch_size": SIZE // GRID, "hidden_size": 128, "intermediate_size": 512,
+        "image_size": SIDE, "patch_size": SIDE // GRID, "hidden_size": 128, "intermediate_size": 512,
         "num_hidden_layers": 4, "num_attention_heads": 4, "projection_dim": 64, "hidden_act": "gelu",
     }  # fmt: skip
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
@@ -159,7 +149,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
 
 def make_image_processor() -> CLIPImageProcessor:
     """The whole frame squeezed to a square: an event at the edge of a surveillance picture counts."""
-    size = {"height": SIZE, "width": SIZE}
+    size = {"height": SIDE, "width": SIDE}
     return CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False)
 
 

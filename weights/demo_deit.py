@@ -26,37 +26,50 @@ sys.path.insert(0, str(HERE.parent))
 from datamodules.demo import DemoVideo, plan  # noqa: E402
 from vigil.curves import auroc  # noqa: E402
 from vigil.deit import DEMO, DeitEncoder  # noqa: E402
-from vigil.scenes import ATTRIBUTES, CATEGORIES, PRETRAINING_SEEDS, make_scene, sprite_boxes  # noqa: E402
+from vigil.scenes import ATTRIBUTES, CATEGORIES, PRETRAINING_SEEDS, Scene, make_scene, sprite_boxes  # noqa: E402
 
-GRID = 8  # patches along each side of the encoder's picture
+SIDE, GRID = 96, 8  # pixels and patches along each side of the encoder's picture
 FRAMES = 8  # of each scene
 N_HELD_OUT = 240  # scenes
 CLASSES = [category for pair in zip(CATEGORIES, ["Normal"] * len(CATEGORIES), strict=True) for category in pair]
 
 
-def render_scene(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frames uint8 (T, C, Y, X) at the encoder's size, attributes bool (T, K), and of each patch (T, GRID², K)."""
+def shrink(scene: Scene, index: np.ndarray) -> np.ndarray:
+    """Frames of a scene as the encoder takes them, bicubic and antialiased: uint8 (T, C, SIDE, SIDE)."""
+    picture = torch.from_numpy(np.stack([scene.frame(int(i))[0] for i in index])).permute(0, 3, 1, 2).float()
+    small = functional.interpolate(picture, (SIDE, SIDE), mode="bicubic", antialias=True)
+    return small.clamp(0, 255).round().to(torch.uint8).numpy()
+
+
+def patch_attributes(scene: Scene, index: np.ndarray) -> np.ndarray:
+    """Which attributes each patch shows: bool (T, GRID², K)."""
+    patch = np.zeros((len(index), GRID, GRID, len(ATTRIBUTES)), bool)
+    for sprite in scene.sprites:
+        box, seen = sprite_boxes(sprite, index)
+        box = np.clip(np.round(box / (160, 120, 160, 120) * GRID + (0.2, 0.2, -0.2, -0.2)), 0, GRID).astype(int)
+        for row in np.flatnonzero(seen):
+            x0, y0, x1, y1 = box[row]
+            shown = [ATTRIBUTES.index(name) for name, when in sprite.tags.items() if when[index[row]]]
+            patch[row, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1), shown] = True
+    return patch.reshape(len(index), GRID * GRID, -1)
+
+
+def draw(seed: int) -> tuple[Scene, np.ndarray]:
+    """A scene to train on and FRAMES of its frames; of an anomalous one half are taken from its event.
+
+    That is where the rare attributes are.
+    """
     assert seed in PRETRAINING_SEEDS
     rng = np.random.default_rng(seed)
     scene = make_scene(seed, CLASSES[seed % len(CLASSES)], int(rng.integers(120, 330)))
-    # half of the frames of an anomalous scene are taken from its event, which is where the rare attributes are
     inside = [rng.integers(*scene.anomalies[0], FRAMES // 2)] if scene.anomalies else []
-    index = np.concatenate([*inside, rng.integers(0, scene.n_frames, FRAMES - sum(map(len, inside)))])
-    frames = torch.from_numpy(np.stack([scene.frame(int(i))[0] for i in index])).permute(0, 3, 1, 2).float()
-    size = (GRID * 12, GRID * 12)
-    small = functional.interpolate(frames, size, mode="bicubic", antialias=True).clamp(0, 255).round().to(torch.uint8)
-    patch = np.zeros((FRAMES, GRID, GRID, len(ATTRIBUTES)), bool)
-    column = {name: k for k, name in enumerate(ATTRIBUTES)}
-    for sprite in scene.sprites:
-        box, seen = sprite_boxes(sprite, index)
-        box = box / (160 / GRID, 120 / GRID, 160 / GRID, 120 / GRID)
-        for row, i in enumerate(index):
-            if seen[row]:
-                x0, y0, x1, y1 = (int(v) for v in np.clip(np.round(box[row] + (0.2, 0.2, -0.2, -0.2)), 0, GRID))
-                for name, when in sprite.tags.items():
-                    if when[i]:
-                        patch[row, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1), column[name]] = True
-    return small.numpy(), scene.attributes(index), patch.reshape(FRAMES, GRID * GRID, -1)
+    return scene, np.concatenate([*inside, rng.integers(0, scene.n_frames, FRAMES - sum(map(len, inside)))])
+
+
+def render_scene(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Frames uint8 (T, C, Y, X) at the encoder's size, attributes bool (T, K), and of each patch (T, GRID², K)."""
+    scene, index = draw(seed)
+    return shrink(scene, index), scene.attributes(index), patch_attributes(scene, index)
 
 
 def render(seeds: range) -> tuple[Tensor, Tensor, Tensor]:

@@ -41,13 +41,12 @@ from transformers import LlavaOnevisionProcessor as Processor
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from demo_deit import CLASSES, fit_linear  # noqa: E402
+from demo_deit import CLASSES, GRID, SIDE, fit_linear, patch_attributes, shrink  # noqa: E402
 
 from datamodules.demo import DemoVideo, plan  # noqa: E402
 from vigil.curves import auroc  # noqa: E402
-from vigil.scenes import ATTRIBUTES, CATEGORIES, PRETRAINING_SEEDS, Scene, make_scene, sprite_boxes  # noqa: E402
+from vigil.scenes import ATTRIBUTES, CATEGORIES, PRETRAINING_SEEDS, make_scene  # noqa: E402
 
-SIDE, GRID = 96, 8  # pixels and patches along each side of the vision tower's picture
 TOKENS = (GRID // 2) ** 2  # of a frame, after pooling; the video adds one newline
 FRAMES = 16  # rendered of each scene: two clips of 8, or one of 16
 N_HELD_OUT = 240  # scenes
@@ -152,26 +151,6 @@ class Clip:
         start, stop = self.index[0], self.index[-1] + 1
         fit = {text: (min(b, stop) - max(a, start)) / (max(b, stop) - min(a, start)) for a, b, text in self.captions}
         return max(self.sentences(), key=lambda text: fit.get(text, 0.0))
-
-
-def shrink(scene: Scene, index: np.ndarray) -> np.ndarray:
-    """Frames of a scene, resized as the video processor does it: uint8 (T, C, SIDE, SIDE)."""
-    picture = torch.from_numpy(np.stack([scene.frame(int(i))[0] for i in index])).permute(0, 3, 1, 2).float()
-    small = functional.interpolate(picture, (SIDE, SIDE), mode="bicubic", antialias=True)
-    return small.clamp(0, 255).round().to(torch.uint8).numpy()
-
-
-def patch_attributes(scene: Scene, index: np.ndarray) -> np.ndarray:
-    """Which attributes each patch shows: bool (T, GRID², K)."""
-    patch = np.zeros((len(index), GRID, GRID, len(ATTRIBUTES)), bool)
-    for sprite in scene.sprites:
-        box, seen = sprite_boxes(sprite, index)
-        box = np.clip(np.round(box / (160, 120, 160, 120) * GRID + (0.2, 0.2, -0.2, -0.2)), 0, GRID).astype(int)
-        for row in np.flatnonzero(seen):
-            x0, y0, x1, y1 = box[row]
-            shown = [ATTRIBUTES.index(name) for name, when in sprite.tags.items() if when[index[row]]]
-            patch[row, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1), shown] = True
-    return patch.reshape(len(index), GRID * GRID, -1)
 
 
 def render_scene(seed: int) -> list[Clip]:
