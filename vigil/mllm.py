@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from torch.nn.utils.rnn import pad_sequence
 
+from vigil.mllm_decoder import first_layers, listening, log_likelihood
 from vigil.mllm_families import load_mllm, load_processor, open_mllm
 from vigil.mllm_prompts import Prompted, Row, alike, answers_after, check_clips, prompt_rows, replace_tokens
 from vigil.pretrained import pretrained_fingerprint
@@ -207,7 +207,10 @@ class Mllm(nn.Module):
                 token = self.model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
                 cache, prompted = output.past_key_values, self._followed(prompted, token)
             depth = self.n_layers if logits else max([*hidden, *heads]) + 1
-            with self._only(depth), self._listening(hidden, heads) as (layer_output, head_output):
+            with (
+                first_layers(self.decoder, depth),
+                listening(self.decoder, hidden, heads) as (layer_output, head_output),
+            ):
                 last = self._run(prompted, cache=cache).last_hidden_state
             if self.n_layers - 1 in hidden:
                 layer_output[self.n_layers - 1] = last[:, -1]
@@ -351,33 +354,6 @@ class Mllm(nn.Module):
         embedding = self.model.get_input_embeddings()(token[:, None])
         return Prompted(embedding, mask, position, prompted.next_position + 1)
 
-    @contextmanager
-    def _only(self, depth: int) -> Iterator[None]:
-        """Run the first `depth` decoder layers alone."""
-        whole = self.decoder.layers
-        self.decoder.layers = whole[:depth]
-        try:
-            yield
-        finally:
-            self.decoder.layers = whole
-
-    @contextmanager
-    def _listening(self, hidden: Sequence[int], heads: Sequence[int]) -> Iterator[tuple[dict[int, Tensor], ...]]:
-        """What layers and heads say at the last position, filled while the model runs."""
-        said: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
-        hooks = []
-        for layer in dict.fromkeys(hidden):
-            hooks.append(self.decoder.layers[layer].register_forward_hook(_keep_output(said[0], layer)))
-        for layer in dict.fromkeys(heads):
-            projection = self.decoder.layers[layer].self_attn.o_proj
-            count = self.text_config.num_attention_heads
-            hooks.append(projection.register_forward_pre_hook(_keep_heads(said[1], layer, count)))
-        try:
-            yield said
-        finally:
-            for hook in hooks:
-                hook.remove()
-
     def _check_asked(self, hidden: Sequence[int], heads: Sequence[int], logits: Sequence[int], at: str) -> None:
         absent = [layer for layer in (*hidden, *heads) if not 0 <= layer < self.n_layers]
         if absent:
@@ -389,26 +365,3 @@ class Mllm(nn.Module):
         if any(position >= 0 for position in logits) or (at == "first_generated" and set(logits) - {-1}):
             expected = "only -1 is" if at == "first_generated" else "positions from the end, as -1, are"
             raise ValueError(f"logits {list(logits)} at {at}: {expected} expected")
-
-
-def log_likelihood(head: nn.Linear, state: Tensor) -> Tensor:
-    """Log-softmax over the vocabulary, float32 (..., V); a head in bf16 would leave eight bits of a logit, and ties."""
-    if type(head) is not nn.Linear or head.weight.dtype == torch.float32 or head.weight.device != state.device:
-        return head(state).float().log_softmax(-1)  # type: ignore[no-any-return]
-    parts = torch.split(head.weight, 16384)  # the whole of a 7B model's head would take 2 GB
-    return torch.cat([linear(state.float(), part.float()) for part in parts], -1).log_softmax(-1)
-
-
-def _keep_output(said: dict[int, Tensor], layer: int) -> Callable[[nn.Module, Any, Any], None]:
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        state = output[0] if isinstance(output, tuple) else output
-        said[layer] = state[:, -1]
-
-    return keep
-
-
-def _keep_heads(said: dict[int, Tensor], layer: int, count: int) -> Callable[[nn.Module, Any], None]:
-    def keep(_: nn.Module, inputs: Any) -> None:
-        said[layer] = inputs[0][:, -1].unflatten(-1, (count, -1))
-
-    return keep
