@@ -146,14 +146,13 @@ class PseudoAnomaly(VideoDataModule):
     def exposures(self, part: str) -> Exposures:
         """What samples are drawn from, for training ("train") or validation ("val")."""
         view = self._view()
-        assert view.stride is not None
         rows = {name: self._rows(source, part) for name, source in self.sets.items()}
         empty = [name for name, row in rows.items() if not len(row)]
         if empty:
             raise ValueError(
                 f"{', '.join(empty)}: no samples for {part}; change validation_fraction, or leave them out"
             )
-        return Exposures(self, rows, view.frames, view.stride)
+        return Exposures(self, rows, view.offsets)
 
     def train_dataloader(self) -> DataLoader:
         exposures = self.exposures("train")
@@ -194,11 +193,11 @@ class PseudoAnomaly(VideoDataModule):
 class Exposures(Dataset[Clip]):
     """Samples of a mixture by key (epoch, index, whether a clip is drawn)."""
 
-    def __init__(self, data: PseudoAnomaly, rows: Mapping[str, np.ndarray], n_frames: int, stride: int) -> None:
+    def __init__(self, data: PseudoAnomaly, rows: Mapping[str, np.ndarray], offsets: np.ndarray) -> None:
         self.sets, self.rows, self.seed, self.p = data.sets, dict(rows), data.seed, data.p
         self.max_categories, self.frame_label = data.max_categories, data.frame_label
         self.n_validation = data.validation_samples
-        self.n_frames, self.stride = n_frames, stride
+        self.offsets = offsets
         clips = [name for name in rows if self.sets[name].samples[0].is_clip]
         self.weights = {
             kind: {name: data.mixture[name] for name in rows if (name in clips) == kind} for kind in (True, False)
@@ -254,9 +253,8 @@ class Exposures(Dataset[Clip]):
         raise ValueError(f"{name}: {REDRAWS} samples in a row could not be exposed; the last: {reason}") from reason
 
     def _frames(self, n_frames: int, generator: np.random.Generator) -> list[int]:
-        reach = (self.n_frames - 1) * self.stride
-        start = int(generator.integers(max(1, n_frames - reach)))
-        return [min(start + self.stride * k, n_frames - 1) for k in range(self.n_frames)]
+        start = int(generator.integers(max(1, n_frames - int(self.offsets[-1]))))
+        return np.minimum(start + self.offsets, n_frames - 1).tolist()
 
     def _frame_label(self, mask: np.ndarray, anomalous: bool) -> np.ndarray:
         return mask.any(axis=(1, 2)) if self.frame_label == "mask" else np.full(len(mask), anomalous)

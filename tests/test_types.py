@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 
+from vigil.live import CausalWindows
 from vigil.types import Clip, View
 
 WINDOWS = [View(4, 4, 16), View(8, 3, 24), View(3, 2, 1), View(2, 2, 9), View(1, 1, 1), View(1, 5, 30)]
@@ -42,6 +45,56 @@ def test_a_window_reads_frames_a_stride_apart_and_holds_the_last_one(view: View,
 def test_no_window_is_wholly_beyond_what_the_one_before_it_covers(view: View, n_frames: int) -> None:
     ends = view.spans(n_frames)[:, 1].tolist()
     assert all(end < n_frames for end in ends[:-1])
+
+
+SIXTEEN, FIVE, SEVEN = View(16, 1.5, 24), View(5, 4.8, 24), View(7, 24 / 7, 24)
+
+
+@pytest.mark.parametrize("view", [SIXTEEN, FIVE, SEVEN, View(16, 24 / 16, 12), View(2, 2.5, 4), View(3, 10.1, 7)])
+@pytest.mark.parametrize("n_frames", LENGTHS)
+def test_a_stride_may_be_a_fraction_and_each_place_is_rounded_down(view: View, n_frames: int) -> None:
+    step = {1.5: (3, 2), 4.8: (24, 5), 24 / 7: (24, 7), 2.5: (5, 2), 10.1: (101, 10)}[view.stride]
+    reach = -(-view.frames * step[0] // step[1])
+    spans = view.spans(n_frames).tolist()
+    rows = view.indices(n_frames)
+    assert rows.dtype == np.int64
+    assert len(rows) == len(spans)
+    for window, (row, (first, end)) in enumerate(zip(rows.tolist(), spans, strict=True)):
+        assert (first, end) == (window * view.hop, min(window * view.hop + max(reach, view.hop), n_frames))
+        for k, frame in enumerate(row):
+            assert frame == min(first + k * step[0] // step[1], n_frames - 1) < end
+    assert {frame for first, end in spans for frame in range(first, end)} == set(range(n_frames))
+
+
+def test_keyframes_of_a_segment_of_24_lie_evenly_and_within_it() -> None:
+    assert SIXTEEN.offsets.tolist() == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16, 18, 19, 21, 22]
+    assert FIVE.offsets.tolist() == [0, 4, 9, 14, 19]  # 4.8 * 5 is 24, although the float nearest to 4.8 is below it
+    assert SEVEN.offsets.tolist() == [0, 3, 6, 10, 13, 17, 20]
+    for view in (SIXTEEN, FIVE, SEVEN):
+        assert view.spans(72).tolist() == [[0, 24], [24, 48], [48, 72]]
+
+
+@pytest.mark.parametrize("view", [SIXTEEN, View(4, 2.5, 3), View(3, 4.8, 1)])
+def test_a_causal_window_has_the_shape_of_any_other_and_ends_at_the_newest_frame(view: View) -> None:
+    windows, found = CausalWindows(view), []
+    for number in range(60):
+        found.append(windows.add(torch.tensor([[[number]]])))
+    back = [view.offsets.tolist()[-1] - offset for offset in view.offsets.tolist()]
+    for number, window in enumerate(found):
+        if number % view.hop:
+            assert window is None
+        else:
+            assert window.frame.tolist() == [max(number - steps, 0) for steps in back]
+            assert window.pixels.flatten().tolist() == window.frame.tolist()
+
+
+def test_a_whole_stride_is_an_integer_in_every_key_that_is_made_of_a_view() -> None:
+    views = [View(8, 3, 24), View(8, 3.0, 24)]
+    assert len(set(views)) == 1
+    for view in views:
+        assert json.dumps(dataclasses.asdict(view)) == '{"frames": 8, "stride": 3, "hop": 24, "segments": null}'
+    assert dataclasses.asdict(SIXTEEN)["stride"] == 1.5
+    assert Fraction(SIXTEEN.stride) == Fraction(3, 2)
 
 
 def test_the_last_window_is_padded_by_the_last_frame() -> None:
@@ -112,11 +165,15 @@ def test_a_video_without_frames_is_refused(view: View) -> None:
         {"frames": 0, "stride": 2, "hop": 8},
         {"frames": 4, "stride": 2, "hop": 0},
         {"frames": 4, "stride": 2, "segments": 32},
+        {"frames": 4, "stride": 0.5, "hop": 8},
+        {"frames": 4, "stride": float("nan"), "hop": 8},
+        {"frames": 4, "stride": float("inf"), "hop": 8},
+        {"frames": 4, "stride": 1.5, "segments": 32},
         {"frames": 4, "hop": 2, "segments": 32},
         {"frames": 4, "segments": 0},
     ],
 )
-def test_a_view_that_is_neither_windows_nor_a_bag_is_refused(settings: dict[str, int]) -> None:
+def test_a_view_that_is_neither_windows_nor_a_bag_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="needs frames"):
         View(**settings)
 

@@ -249,8 +249,8 @@ class CausalWindow(NamedTuple):
 class CausalWindows:
     """Windows of frames that are added one after the other; none holds a frame later than the first it answers for.
 
-    At every `hop`th frame, from frame 0 on: `view.frames` frames `view.stride` apart that end there; those before
-    frame 0 are frame 0 held. Only frames that a window can still need are kept, (frames - 1) * stride + 1 at most.
+    At every `hop`th frame, from frame 0 on: a window of the view that ends there; its frames before frame 0 are frame 0
+    held. Only frames that a window can still need are kept, (frames - 1) * stride + 1 at most.
     Differs from View.indices, whose windows begin at the first frame they answer for. Raises ValueError for a bag.
     """
 
@@ -258,8 +258,8 @@ class CausalWindows:
         if view.stride is None or view.hop is None:
             raise ValueError(f"{view}: a bag needs the whole video; give a view of windows (frames, stride, hop)")
         self.hop = view.hop
-        self.back = view.stride * np.arange(view.frames)[::-1]
-        self.step = math.gcd(view.stride, view.hop)  # frames in between are never sampled
+        self.back = view.offsets[-1] - view.offsets
+        self.step = math.gcd(view.hop, *self.back.tolist())  # frames in between are never sampled
         self.n_frames = 0
         self._kept: deque[tuple[int, Tensor]] = deque(maxlen=int(self.back[0]) // self.step + 1)
 

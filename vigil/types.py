@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -18,24 +20,37 @@ class View:
     """How a system watches a video.
 
     Windows (segments None): `frames` frames `stride` apart, a window every `hop` frames; the last one is padded by
-    holding the video's last frame. Bag (stride and hop None): the video in `segments` equal parts, `frames` frames
-    spread evenly over each.
+    holding the video's last frame. A stride of 1.5 takes frames 0, 1, 3, 4, 6, …: each the whole frame at or before its
+    place. Bag (stride and hop None): the video in `segments` equal parts, `frames` frames spread evenly over each.
     """
 
     frames: int
-    stride: int | None = None
+    stride: int | float | None = None
     hop: int | None = None
     segments: int | None = None
 
     def __post_init__(self) -> None:
         if self.segments is None:
             wrong = self.stride is None or self.hop is None or min(self.frames, self.stride, self.hop) < 1
+            wrong = wrong or not math.isfinite(self.stride or 0)
             expected = "a window needs frames, stride and hop, each at least 1"
         else:
             wrong = self.stride is not None or self.hop is not None or min(self.frames, self.segments) < 1
             expected = "a bag needs frames and segments, each at least 1, and neither stride nor hop"
         if wrong:
             raise ValueError(f"{self}: {expected}")
+        if isinstance(self.stride, float) and self.stride.is_integer():
+            object.__setattr__(self, "stride", int(self.stride))  # 3.0 is 3, also where a key is made of the view
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Frames of a window, counted from its first: int64 (frames,)."""
+        return np.arange(self.frames) * self._step.numerator // self._step.denominator
+
+    @property
+    def _step(self) -> Fraction:
+        assert self.stride is not None
+        return Fraction(self.stride).limit_denominator(1000)  # 4.8 is meant, not the nearest sum of powers of two
 
     def indices(self, n_frames: int) -> np.ndarray:
         """Frames to read of a video of `n_frames`: int64 (W, frames), a row per window, or per segment of a bag.
@@ -48,19 +63,17 @@ class View:
             # the middle of each of segments * frames equal parts, in integers so that every machine agrees
             count = self.segments * self.frames
             return ((2 * np.arange(count) + 1) * n_frames // (2 * count)).reshape(self.segments, self.frames)
-        assert self.stride is not None
-        assert self.hop is not None
-        start = self.spans(n_frames)[:, :1]
-        return np.minimum(start + self.stride * np.arange(self.frames), n_frames - 1)
+        frame: np.ndarray = np.minimum(self.spans(n_frames)[:, :1] + self.offsets, n_frames - 1)
+        return frame
 
     def spans(self, n_frames: int) -> np.ndarray:
         """Frames that each window or segment answers for: int64 (W, 2), half-open; together they cover the video."""
         if self.segments is not None:
             edge = np.arange(self.segments + 1) * n_frames // self.segments
             return np.stack([edge[:-1], edge[1:]], axis=1)
-        assert self.stride is not None
         assert self.hop is not None
-        reach = max(self.frames * self.stride, self.hop)  # a hop beyond the window: its last score holds until the next
+        # a hop beyond the window: its last score holds until the next
+        reach = max(math.ceil(self.frames * self._step), self.hop)
         n_windows = 1 + max(0, -(-(n_frames - reach) // self.hop))
         start = self.hop * np.arange(n_windows)
         return np.stack([start, np.minimum(start + reach, n_frames)], axis=1)
@@ -144,6 +157,8 @@ class Watcher(Protocol):
 
     fit_views and test_views {stream: View}; batch_size: bags of a training step over all processes together, pairs of
     an anomalous and a normal one where `balanced`; window_batch: windows of one video scored at a time.
+    fit_unit: None, or the whole fitting set is one batch, a row per "segment" or the mean of a "video"'s. fit_fraction:
+    share of the training videos that is fitted on, drawn by class. validates: whether a fit needs validation videos.
     """
 
     fit_views: dict[str, View]
@@ -151,3 +166,6 @@ class Watcher(Protocol):
     batch_size: int
     window_batch: int
     balanced: bool
+    fit_unit: Literal["video", "segment"] | None
+    fit_fraction: float
+    validates: bool
