@@ -22,15 +22,18 @@ class Evaluator(Callback):
     """Feeds the datamodule's metrics, logs what they say as `{stage}/{metric}` and keeps the curves for the writer.
 
     On validation it fits the system's threshold, which its checkpoint then holds: the one that parts anomalous from
-    normal videos best by their highest score. results: {stage: {metric: number}}; curves and refined: of the last
-    stage, by video; refined is empty where the system refines nothing. metrics: the dataset's, of the last stage.
+    normal videos best by their highest score; a system that does not validate brings its own. results:
+    {stage: {metric: number}}; curves and refined: of the last stage, by video; refined is empty where the system
+    refines nothing. explanations: what an Explainer had said of their stretches, {video: [(first frame, end frame,
+    "anomalous" or "normal", text), …]}. metrics: the dataset's, of the last stage.
     """
 
     def __init__(self) -> None:
         self.results: dict[str, dict[str, float]] = {}
         self.curves: dict[str, Curve] = {}
         self.refined: dict[str, Curve] = {}
-        self.failure: ValueError | None = None
+        self.explanations: dict[str, list[tuple[int, int, str, str]]] = {}
+        self.failure: BaseException | None = None
         self.metrics: dict[str, Metric] = {}
         self._scores: FrameMetric | None = None
 
@@ -43,10 +46,12 @@ class Evaluator(Callback):
         probe = torch.zeros(1)
         refines = module.refine(probe) is not probe and not data.causal
         threshold = float(module.threshold)
+        gates = getattr(module, "gates", False) and not np.isnan(threshold)
         for metric in self.metrics.values():
             metric.to(module.device)
             if isinstance(metric, FrameMetric):
                 metric.refine = module.refine if refines else None
+                metric.gate_at = threshold if gates else None
             if hasattr(metric, "threshold") and not np.isnan(threshold):
                 metric.threshold = threshold
         if self._scores is not None:
@@ -61,7 +66,7 @@ class Evaluator(Callback):
     def _finish(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         if trainer.fast_dev_run or trainer.sanity_checking:
             return  # a few batches cannot be judged: most videos have no score
-        self.curves, self.refined = {}, {}
+        self.curves, self.refined, self.explanations = {}, {}, {}
         if self._scores is not None:
             self.curves = self._scores.curves()
             self.refined = {} if self._scores.refine is None else self._scores.curves(refined=True)
@@ -72,7 +77,7 @@ class Evaluator(Callback):
                 raise
             self.failure, result = error, {}  # the writer raises it once the scores, hours of work, are on disk
         self.results[stage] = result
-        if stage == "val" and self.curves:
+        if stage == "val" and self.curves and getattr(module, "validates", True):
             self._fit_threshold(trainer, module)
         if stage != "predict":
             logged = {f"{stage}/{key}": torch.tensor(value, dtype=torch.float64) for key, value in result.items()}

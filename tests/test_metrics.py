@@ -303,6 +303,46 @@ def test_refined_keys_are_those_of_the_refined_curves() -> None:
     assert np.array_equal(np.concatenate([expand(curve) for curve in metric.curves(refined=True).values()]), score)
 
 
+@pytest.mark.parametrize("refines", [False, True])
+@pytest.mark.parametrize("threshold", [0.25, 0.5, 0.75])
+def test_gated_keys_are_those_of_the_final_curves_with_zeros_outside_the_segments(
+    refines: bool, threshold: float
+) -> None:
+    videos = make_videos()
+    clips = list(make_clips(videos))
+    label = np.concatenate(list(labels_by_frame(videos).values()))
+    scores = list(scores_by_frame(videos, clips).values())
+    if refines:
+        scores = [smooth(score, 2.0) for score in scores]
+    gated = np.concatenate([[float(value) if value > threshold else 0.0 for value in score] for score in scores])
+    expected = {
+        "frame_auroc_gated": roc_auc_score(label, gated),
+        "frame_ap_gated": average_precision_score(label, gated),
+    }
+    values = {}
+    for kind in (FrameAuroc, FrameAp):
+        metric = feed(kind(videos), clips)
+        metric.refine = (lambda score: smooth(score, 2.0)) if refines else None
+        before = metric.compute()
+        metric.gate_at = threshold
+        both = metric.compute()
+        raw = {key for key in before if not key.endswith("_refined")}
+        assert set(both) == set(before) | {f"{key}_gated" for key in raw}
+        assert {key: both[key] for key in before} == before
+        values |= both
+    assert {key: values[key] for key in expected} == pytest.approx(expected, abs=1e-12)
+    assert values["frame_auroc_gated"] != values["frame_auroc_refined" if refines else "frame_auroc"]
+
+
+def test_a_gate_leaves_events_as_they_are() -> None:
+    videos = make_videos()
+    metric = feed(EventMap(videos), list(make_clips(videos)))
+    metric.threshold = 0.6
+    before = metric.compute()
+    metric.gate_at = 0.9
+    assert metric.compute() == before
+
+
 def test_refining_to_another_length_or_beyond_one_is_refused() -> None:
     videos = make_videos(3)
     metric = feed(FrameAp(videos), list(make_clips(videos)))

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter1d
 
-from vigil.temporal import adaptive_threshold, fit_threshold, segments, smooth
+from vigil.temporal import adaptive_threshold, fit_threshold, gate, segments, smooth, smooth_segments
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.1, 0.7, 3.0, 40.0])
@@ -37,6 +39,56 @@ def test_smoothing_refuses_what_is_no_curve() -> None:
     for score, sigma in ((np.ones((2, 3)), 1.0), (np.ones(0), 1.0), (np.ones(3), -1.0), (np.ones(3), float("nan"))):
         with pytest.raises(ValueError, match="cannot smooth"):
             smooth(score, sigma)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.4, 1.5, 20.0])
+@pytest.mark.parametrize(("n_frames", "length"), [(1, 24), (24, 24), (25, 24), (100, 24), (7, 1), (300, 16)])
+def test_smoothing_segments_is_scipys_over_the_mean_of_each(sigma: float, n_frames: int, length: int) -> None:
+    score = np.random.default_rng(n_frames).random(n_frames)
+    parts = [score[first : first + length] for first in range(0, n_frames, length)]
+    means = np.array([sum(part) / len(part) for part in parts])
+    expected = gaussian_filter1d(means, sigma, mode="reflect") if sigma else means
+    held = [value for value, part in zip(expected, parts, strict=True) for _ in part]
+    np.testing.assert_allclose(smooth_segments(score, sigma, length), held, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_smoothing_segments_by_nothing_leaves_scores_that_segments_hold(kind: type) -> None:
+    score = np.random.default_rng(0).random(40).astype(kind).repeat(24)[:-5]
+    assert np.array_equal(smooth_segments(score, 0.0, 24), score)
+    assert not np.array_equal(smooth_segments(score, 0.4, 24), score)
+
+
+@pytest.mark.parametrize("step", [lambda score: smooth_segments(score, 0.8, 7), lambda score: gate(score, 0.4)])
+def test_steps_over_segments_give_back_the_kind_they_got(step: Callable) -> None:
+    score = np.random.default_rng(0).random(50).astype(np.float32)
+    array, tensor = step(score), step(torch.from_numpy(score))
+    assert isinstance(array, np.ndarray)
+    assert isinstance(tensor, torch.Tensor)
+    assert array.dtype == np.float32
+    assert tensor.dtype == torch.float32
+    assert np.array_equal(array, tensor.numpy())
+    assert step(score.astype(np.float64)).dtype == np.float64
+
+
+def test_smoothing_segments_refuses_what_is_no_curve_and_no_length() -> None:
+    with pytest.raises(ValueError, match="parts of 0 frames; at least 1"):
+        smooth_segments(np.ones(3), 1.0, 0)
+    for score, sigma in ((np.ones((2, 3)), 1.0), (np.ones(0), 1.0), (np.ones(3), -1.0)):
+        with pytest.raises(ValueError, match="cannot smooth"):
+            smooth_segments(score, sigma, 2)
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 0.5, 0.7, 1.0])
+def test_a_gated_score_is_zero_outside_the_segments_and_itself_within(threshold: float) -> None:
+    score = np.array([0.9, 0.2, 0.5, 0.6, 0.7, 0.5, 0.1, 0.8, 0.0])
+    inside = {t for first, end in segments(score, threshold) for t in range(first, end)}
+    assert gate(score, threshold).tolist() == [value if t in inside else 0.0 for t, value in enumerate(score)]
+
+
+def test_gating_by_a_threshold_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="threshold nan"):
+        gate(np.ones(3), float("nan"))
 
 
 def test_adaptive_threshold_is_mean_plus_kappa_deviations() -> None:

@@ -22,7 +22,7 @@ from vigil.curves import (
 )
 from vigil.event_map import event_map, false_alarms_per_hour
 from vigil.statistics import Runs, bootstrap
-from vigil.temporal import segments
+from vigil.temporal import gate, segments
 from vigil.types import Clip, Prediction, Video
 
 
@@ -34,8 +34,9 @@ class FrameMetric(Metric):
     end; a frame repeated to pad the clip counts once, and of frames before the span, which a causal window looks back
     at, the last one holds from the span's start. A window that comes twice counts once, overlaps are averaged.
     Raises ValueError for a score that is no float32 in [0, 1] and for a clip of no video of the list.
-    compute: {key: float}, and with `refine` set each key again as key_refined, on curves each refined once. Raises
-    ValueError naming the videos that have a frame without a score. The videos' lengths and labels are read here.
+    compute: {key: float}, and with `refine` set each key again as key_refined, on curves each refined once; with
+    `gate_at` as key_gated too, on curves that are, at last, 0 where they do not exceed it. Raises ValueError naming the
+    videos that have a frame without a score. The videos' lengths and labels are read here.
     slack: a convention's axis, videos' n_frames, may end up to so many frames before the scores do, and those beyond it
     are cut; or less than so many behind, and the last score holds to its end.
     """
@@ -44,13 +45,14 @@ class FrameMetric(Metric):
     rows: list[Tensor] | Tensor
 
     def __init__(self, videos: Sequence[Video], slack: int = 0) -> None:
-        # not cached: refine and thresholds may be set between two calls
+        # not cached: refine, gate_at and thresholds may be set between two calls
         super().__init__(compute_with_cache=False)
         self.videos, self.slack = list(videos), slack
         self._index = {video.name: index for index, video in enumerate(self.videos)}
         if len(self._index) < len(self.videos):
             raise ValueError(f"{len(self.videos)} videos share {len(self._index)} names; every name must occur once")
         self.refine: Callable[[Tensor], Tensor] | None = None
+        self.gate_at: float | None = None
         self._curves: list[Curve] | None = None
         # int64 (R, 5): video, start of the span, first frame, end frame, the score's bits; one state is one gather
         self.add_state("rows", default=[], dist_reduce_fx="cat")
@@ -67,8 +69,11 @@ class FrameMetric(Metric):
         curves = self._merged()
         values = self.values(curves)
         if self.refine is not None:
-            refined = self.values([self._refined(curve) for curve in curves])
-            values |= {f"{key}_refined": value for key, value in refined.items()}
+            curves = [self._refined(curve) for curve in curves]
+            values |= {f"{key}_refined": value for key, value in self.values(curves).items()}
+        if self.gate_at is not None:
+            curves = [Curve(curve.edge, gate(curve.score, self.gate_at)) for curve in curves]
+            values |= {f"{key}_gated": value for key, value in self.values(curves).items()}
         return values
 
     def values(self, curves: list[Curve]) -> dict[str, float]:

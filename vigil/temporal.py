@@ -1,4 +1,4 @@
-"""Steps over a whole video's score: Gaussian smoothing, adaptive threshold, anomalous segments."""
+"""Steps over a whole video's score: Gaussian smoothing, adaptive threshold, anomalous segments, gating."""
 
 from __future__ import annotations
 
@@ -32,9 +32,31 @@ def smooth(score: np.ndarray | Tensor, sigma: float) -> np.ndarray | Tensor:
         padded = np.pad(values, radius, mode="symmetric")
         mean = np.convolve(padded, weight / weight.sum(), mode="valid")
         values = np.clip(mean, values.min(), values.max())  # rounding must not leave [0, 1]
-    if isinstance(score, np.ndarray):
-        return values.astype(score.dtype)
-    return score.new_tensor(values)
+    return _as(score, values)
+
+
+@overload
+def smooth_segments(score: np.ndarray, sigma: float, length: int) -> np.ndarray: ...
+@overload
+def smooth_segments(score: Tensor, sigma: float, length: int) -> Tensor: ...
+def smooth_segments(score: np.ndarray | Tensor, sigma: float, length: int) -> np.ndarray | Tensor:
+    """`smooth` over the parts of a score (T,) instead of its frames: an array or tensor of the same kind.
+
+    A part is `length` frames, the last one may be shorter, and counts as their mean, which is held over them again.
+    sigma in parts; 0 changes nothing where the score is constant within each. Raises ValueError for a length below 1,
+    and as `smooth` does.
+    """
+    if length < 1:
+        raise ValueError(f"cannot smooth over parts of {length} frames; at least 1 is expected")
+    if score.ndim != 1 or not len(score):
+        raise ValueError(f"cannot smooth a score of shape {tuple(score.shape)}; (T,) is expected")
+    values = _float64(score)
+    first = np.arange(0, len(values), length)
+    count = np.diff(first, append=len(values))
+    mean = np.add.reduceat(values, first) / count
+    low, high = np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
+    part = smooth(np.clip(mean, low, high), sigma)  # the mean of equal scores is that score, to the last bit
+    return _as(score, np.repeat(part, count))
 
 
 def adaptive_threshold(score: np.ndarray | Tensor, kappa: float) -> float:
@@ -49,6 +71,22 @@ def segments(score: np.ndarray | Tensor, threshold: float) -> list[tuple[int, in
     above = np.concatenate([[False], _float64(score) > threshold, [False]])
     change = np.flatnonzero(above[1:] != above[:-1])
     return [(int(first), int(end)) for first, end in change.reshape(-1, 2)]
+
+
+@overload
+def gate(score: np.ndarray, threshold: float) -> np.ndarray: ...
+@overload
+def gate(score: Tensor, threshold: float) -> Tensor: ...
+def gate(score: np.ndarray | Tensor, threshold: float) -> np.ndarray | Tensor:
+    """A score (T,) within its `segments` above the threshold, 0 outside: an array or tensor of the same kind.
+
+    What tells apart the thresholds of a table of AUROC, since one that only cuts events leaves every AUROC as it is.
+    Raises ValueError for a threshold that is NaN: nothing lies above it.
+    """
+    if np.isnan(threshold):
+        raise ValueError("cannot gate a score by the threshold nan; a number is expected")
+    values = _float64(score)
+    return _as(score, np.where(values > threshold, values, 0.0))
 
 
 def fit_threshold(maximum: np.ndarray | Tensor, label: np.ndarray | Tensor) -> float:
@@ -80,3 +118,8 @@ def _float64(values: np.ndarray | Tensor) -> np.ndarray:
         return values.astype(np.float64)
     array: np.ndarray = values.detach().double().cpu().numpy()
     return array
+
+
+def _as(score: np.ndarray | Tensor, values: np.ndarray) -> np.ndarray | Tensor:
+    """The values in the kind, type and place of a score."""
+    return values.astype(score.dtype) if isinstance(score, np.ndarray) else score.new_tensor(values)
