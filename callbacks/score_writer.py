@@ -5,26 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from callbacks.curve_picture import Explained, draw_curve
 from callbacks.evaluator import Evaluator
 from callbacks.leak_guard import LeakGuard
 from vigil.curves import Curve
 from vigil.pixel_metrics import PixelAuroc
 from vigil.temporal import segments
 from vigil.types import Video
-from vigil.video import read_frames
-
-N_THUMBNAILS = 5
 
 
 class ScoreWriter(Callback):
@@ -67,7 +66,8 @@ class ScoreWriter(Callback):
         if evaluator.curves:
             write_scores(self.folder / "scores.csv", evaluator.curves, evaluator.refined)
         if evaluator.curves and threshold is not None:
-            write_events(self.folder / "events.csv", evaluator.refined or evaluator.curves, videos, threshold)
+            final = evaluator.refined or evaluator.curves
+            write_events(self.folder / "events.csv", final, videos, threshold, evaluator.explanations)
         result = evaluator.results.get(split, {})
         data = trainer.datamodule
         facts = {"threshold": threshold, "videos": len(videos), "checkpoint": trainer.ckpt_path}
@@ -98,7 +98,8 @@ class ScoreWriter(Callback):
         chosen = np.unique(np.linspace(0, len(names) - 1, min(len(names), self.max_pictures), dtype=int))
         (self.folder / "curves").mkdir(exist_ok=True)
         for name in (names[i] for i in chosen):
-            picture = draw_curve(videos[name], evaluator.curves[name], evaluator.refined.get(name), threshold)
+            said = evaluator.explanations.get(name, [])
+            picture = draw_curve(videos[name], evaluator.curves[name], evaluator.refined.get(name), threshold, said)
             (self.folder / "curves" / f"{name}.png").write_bytes(picture)
             if board is not None:
                 pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
@@ -132,57 +133,30 @@ def _at(curve: Curve, edge: np.ndarray) -> np.ndarray:
     return curve.score[np.searchsorted(curve.edge, edge[:-1], side="right") - 1]
 
 
-def write_events(file: Path, curves: dict[str, Curve], videos: dict[str, Video], threshold: float) -> None:
-    """events.csv: every stretch above the threshold, in frames and, where the rate is known, in seconds."""
+def write_events(
+    file: Path,
+    curves: Mapping[str, Curve],
+    videos: Mapping[str, Video],
+    threshold: float,
+    explanations: Mapping[str, Explained] = MappingProxyType({}),
+) -> None:
+    """events.csv: every stretch above the threshold, in frames and, where the rate is known, in seconds.
+
+    kind: anomalous; the rest of a video, normal, only where it was explained. explanation: what the system says of it.
+    """
+    columns = ["video", "first_frame", "end_frame", "start_s", "end_s", "peak_frame", "peak_s", "peak_score"]
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["video", "first_frame", "end_frame", "start_s", "end_s", "peak_frame", "peak_s", "peak_score"])
+        writer.writerow([*columns, "kind", "explanation"])
         for name, curve in curves.items():
             fps = videos[name].fps
-            for first_run, end_run in segments(curve.score, threshold):
+            above = [(int(curve.edge[a]), int(curve.edge[b])) for a, b in segments(curve.score, threshold)]
+            stretches = dict.fromkeys(above, ("anomalous", ""))
+            stretches |= {(first, end): (kind, text) for first, end, kind, text in explanations.get(name, [])}
+            for (first, end), said in sorted(stretches.items()):
+                first_run, end_run = np.searchsorted(curve.edge, [first, end])
                 peak = first_run + int(np.argmax(curve.score[first_run:end_run]))
-                frames = [int(curve.edge[run]) for run in (first_run, end_run, peak)]
+                frames = [first, end, int(curve.edge[peak])]
                 start_s, end_s, peak_s = (f"{frame / fps:.3f}" if fps else "" for frame in frames)
-                times = [*frames[:2], start_s, end_s, frames[2], peak_s]
-                writer.writerow([name, *times, repr(float(curve.score[peak]))])
-
-
-def draw_curve(video: Video, curve: Curve, refined: Curve | None, threshold: float | None) -> bytes:
-    """A PNG of a video's scores over its frames, ground truth shaded, and frames around the peak below."""
-    best = refined or curve
-    peak = int(np.argmax(best.score))
-    centre = int(best.edge[peak] + best.edge[peak + 1]) // 2
-    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
-    grid = figure.add_gridspec(2, N_THUMBNAILS, height_ratios=[3, 2] if video.path else [1, 0.01])
-    axis = figure.add_subplot(grid[0, :])
-    for i, (first, end) in enumerate(video.anomalies or []):
-        axis.axvspan(first, end, color="tab:red", alpha=0.2, lw=0, label="annotated" if i == 0 else None)
-    if refined is not None:
-        axis.stairs(curve.score, curve.edge, color="0.6", lw=1, label="raw score")
-    axis.stairs(best.score, best.edge, color="tab:blue", lw=1.8, label="score" if refined is None else "refined score")
-    if threshold is not None:
-        axis.axhline(threshold, color="0.3", ls="--", lw=1, label="threshold")
-    axis.plot(centre, best.score[peak], "v", color="tab:blue", ms=7)
-    axis.set(xlim=(0, int(curve.edge[-1])), ylim=(0, 1.05), xlabel="frame", ylabel="anomaly score")
-    title = video.name + ("" if video.category is None else f" ({video.category})")
-    axis.set_title(title, fontsize=10, loc="left", pad=6 if len(title) < 50 else 20)  # a long one above the legend
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, fontsize=8, frameon=False)
-    if video.path is not None:
-        _draw_frames(figure, grid, video, centre)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
-
-
-def _draw_frames(figure: Figure, grid: object, video: Video, centre: int) -> None:
-    assert video.path is not None
-    assert video.n_frames is not None  # known() measured it
-    step = round(video.fps or 25) // 2
-    around = centre + step * (np.arange(N_THUMBNAILS) - N_THUMBNAILS // 2)
-    index = np.unique(np.clip(around, 0, video.n_frames - 1))
-    for k, (frame, pixels) in enumerate(zip(index, read_frames(video.path, index), strict=True)):
-        axis = figure.add_subplot(grid[1, k])  # type: ignore[index]
-        axis.imshow(pixels.permute(1, 2, 0).numpy())
-        seconds = f", {frame / video.fps:.1f} s" if video.fps else ""
-        axis.set_title(f"frame {frame}{seconds}" + (" (peak)" if frame == centre else ""), fontsize=7)
-        axis.axis("off")
+                times = [first, end, start_s, end_s, frames[2], peak_s]
+                writer.writerow([name, *times, repr(float(curve.score[peak])), *said])

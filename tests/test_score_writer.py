@@ -15,8 +15,9 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from callbacks.curve_picture import draw_curve, most_telling
 from callbacks.evaluator import Evaluator
-from callbacks.score_writer import ScoreWriter, draw_curve, write_events, write_scores
+from callbacks.score_writer import ScoreWriter, write_events, write_scores
 from datamodules import UcfCrime
 from lightning_modules import MilRanker
 from tests.tiny_videos import make_trainer, write_tiny_video
@@ -179,6 +180,30 @@ def test_events_of_a_video_of_unknown_rate_have_no_seconds(tmp_path: Path) -> No
     (row,) = read_csv(tmp_path / "events.csv")
     assert (row["first_frame"], row["end_frame"], row["peak_frame"]) == ("16", "40", "30")
     assert (row["start_s"], row["end_s"]) == ("", "")
+    assert (row["kind"], row["explanation"]) == ("anomalous", "")
+
+
+def test_events_are_listed_with_what_was_said_of_them_and_normal_stretches_only_then(tmp_path: Path) -> None:
+    curve = curve_of([0, 10, 20, 30, 40, 50], [0.1, 0.8, 0.3, 0.2, 0.9])
+    said = {"a": [(0, 10, "normal", "A street."), (10, 20, "anomalous", 'A "fight",\nthen'), (20, 40, "normal", "")]}
+    videos = {name: Video(name, n_frames=50, fps=10.0) for name in "ab"}
+    write_events(tmp_path / "events.csv", dict.fromkeys("ab", curve), videos, 0.5, said)
+    rows = read_csv(tmp_path / "events.csv")
+    assert list(rows[0])[-2:] == ["kind", "explanation"]
+    told = [
+        (row["video"], row["first_frame"], row["end_frame"], row["peak_frame"], row["kind"], row["explanation"])
+        for row in rows
+    ]
+    assert told == [
+        ("a", "0", "10", "0", "normal", "A street."),
+        ("a", "10", "20", "10", "anomalous", 'A "fight",\nthen'),
+        ("a", "20", "40", "20", "normal", ""),
+        ("a", "40", "50", "40", "anomalous", ""),
+        ("b", "10", "20", "10", "anomalous", ""),
+        ("b", "40", "50", "40", "anomalous", ""),
+    ]
+    assert (rows[2]["start_s"], rows[2]["end_s"], rows[2]["peak_s"]) == ("2.000", "4.000", "2.000")
+    assert np.float32(rows[2]["peak_score"]) == np.float32(0.3)
 
 
 def colour_share(picture: bytes, near: tuple[int, int, int]) -> float:
@@ -186,20 +211,97 @@ def colour_share(picture: bytes, near: tuple[int, int, int]) -> float:
     return float((np.abs(pixels - near).max(-1) < 12).mean())
 
 
-def test_a_picture_shades_the_annotation_and_shows_frames_of_the_video(tmp_path: Path) -> None:
+SHADE, STRIP = (247, 212, 212), (51, 51, 51)  # a fifth of tab:red on white; the strip of the annotation
+
+
+def test_a_picture_shades_what_is_detected_and_strips_what_is_annotated() -> None:
+    curve = curve_of([0, 16, 30, 50], [0.1, 0.8, 0.2])
+
+    def shares(anomalies: list[tuple[int, int]] | None, threshold: float | None) -> tuple[float, float]:
+        picture = draw_curve(Video("a", None, n_frames=50, anomalies=anomalies), curve, None, threshold)
+        return colour_share(picture, SHADE), colour_share(picture, STRIP)
+
+    detected, strip = shares([(10, 40)], 0.5)
+    nothing, little = shares([], 0.9)
+    assert detected > 0.1
+    assert strip > little + 0.02
+    assert nothing < 0.001
+    assert shares(None, 0.5) == pytest.approx((detected, little), abs=0.01)  # the legend differs
+    assert shares([(10, 40)], None) == pytest.approx((0, strip), abs=0.01)
+    assert shares([(10, 40)], 0.05)[0] > 2 * detected
+
+
+def test_a_picture_shows_frames_of_the_video(tmp_path: Path) -> None:
     write_tiny_video(tmp_path / "a.mp4", 50, 0)
     curve = curve_of([0, 16, 30, 50], [0.1, 0.8, 0.2])
     refined = curve_of([0, 10, 30, 50], [0.2, 0.7, 0.1])
-    shade = (247, 212, 212)  # a fifth of tab:red on white
     settings = {"n_frames": 50, "fps": 25.0, "category": "Arson"}
     with_frames = draw_curve(Video("a", tmp_path / "a.mp4", anomalies=[(10, 40)], **settings), curve, refined, 0.5)
     normal = draw_curve(Video("a", tmp_path / "a.mp4", anomalies=[], **settings), curve, refined, 0.5)
     without = draw_curve(Video("a", None, anomalies=[(10, 40)], **settings), curve, None, None)
-    assert colour_share(with_frames, shade) > 0.1
-    assert colour_share(normal, shade) < 0.01
     white = (255, 255, 255)
     assert colour_share(with_frames, white) < colour_share(without, white)
     assert len({with_frames, normal, without}) == 3
+    assert {Image.open(io.BytesIO(picture)).size for picture in (with_frames, normal, without)} == {(800, 400)}
+
+
+def test_explanations_stand_below_the_picture_which_grows_by_them_alone(tmp_path: Path) -> None:
+    write_tiny_video(tmp_path / "a.mp4", 50, 0)
+    curve = curve_of([0, 16, 30, 50], [0.1, 0.8, 0.2])
+    video = Video("a", tmp_path / "a.mp4", n_frames=50, fps=25.0, anomalies=[(10, 40)])
+    explained = [(16, 30, "anomalous", "It costs $5 or $6_a.\nThen smoke rises. "), (30, 50, "normal", "word " * 900)]
+
+    def rows(parts: list[tuple[int, int, str, str]]) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(draw_curve(video, curve, None, 0.5, parts))).convert("RGB")).astype(int)
+
+    plain, one, two = rows([]), rows(explained[:1]), rows(explained)
+    assert plain.shape[:2] == (400, 800)
+    assert 400 < len(one) < len(two) < 600  # nine hundred words are cut
+    assert (one[410:] < 128).any()
+    assert (two[len(one) + 10 :] < 128).any()
+    assert not (two[:, -2:] < 128).any()  # no line runs out of the picture
+
+
+def test_of_many_explanations_the_highest_and_the_longest_normal_one_are_drawn() -> None:
+    edge = list(range(0, 80, 10))
+    curve = curve_of(edge, [0.1, 0.8, 0.2, 0.9, 0.3, 0.7, 0.1])
+    kinds = [("anomalous" if score > 0.5 else "normal") for score in curve.score]
+    parts = [(first, first + 10, kind, kind) for first, kind in zip(edge[:-1], kinds, strict=True)]
+    assert [part[:3] for part in most_telling(parts, curve)] == [
+        *((30, 40, "anomalous"), (10, 20, "anomalous"), (0, 10, "normal"))
+    ]
+    alarms = [part for part in parts if part[2] == "anomalous"]
+    assert [part[0] for part in most_telling(alarms, curve)] == [30, 10, 50]
+    assert most_telling([(0, 10, "normal", ""), (40, 70, "normal", "")], curve) == [(40, 70, "normal", "")]
+    assert most_telling([], curve) == []
+
+
+class Gating(MilRanker):
+    """Brings its own threshold, and wants to be judged on what lies above it."""
+
+    gates, validates = True, False
+
+
+def test_a_system_that_gates_keeps_its_threshold_and_is_judged_gated_too(world: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Gating(encoder=None, feature_width=16, hidden=(8, 4), batch_size=2, sigma_frames=SIGMA_FRAMES)
+    data = UcfCrime(str(world), features=str(world / "features"), num_workers=0, validation_fraction=0.2)
+    data.watch(model)
+    trainer = make_trainer(tmp_path, [ScoreWriter(tmp_path / "test", max_pictures=0)])
+    (without,) = trainer.test(model, datamodule=data, verbose=False)
+    assert not any(key.endswith("_gated") for key in without)
+    rows = read_csv(tmp_path / "test" / "scores.csv")
+    threshold = float(np.median([float(row["refined"]) for row in rows]))
+    model.threshold.fill_(threshold)
+    trainer.validate(model, datamodule=data, verbose=False)
+    assert model.threshold.item() == threshold  # none is fitted
+    (values,) = trainer.test(model, datamodule=data, verbose=False)
+    label, score = per_frame(rows, "refined", world)
+    gated = [value if value > threshold else 0.0 for value in score]
+    assert values["test/frame_auroc_gated"] == pytest.approx(roc_auc_score(label, gated), abs=1e-12)
+    assert values["test/frame_auroc_refined"] == pytest.approx(roc_auc_score(label, score), abs=1e-12)
+    assert values["test/frame_auroc_gated"] != values["test/frame_auroc_refined"]
+    assert not any(key.startswith("test/event_map_") for key in values)
 
 
 def test_a_video_of_one_frame_can_be_drawn(tmp_path: Path) -> None:
