@@ -16,7 +16,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import Metric
 
-from datamodules.clips import BagDataset, Wanted, WindowDataset, join, read_rows
+from datamodules.clips import BagDataset, Event, EventDataset, Wanted, WindowDataset, join, read_rows
+from datamodules.fitting_set import SampleDataset, WholeSet
 from datamodules.loading import ResumableLoader, SeededBatches, Shard, outlast_signals
 from vigil import annotations
 from vigil.features import find_features
@@ -38,10 +39,11 @@ class VideoDataModule(LightningDataModule):
 
     root: the dataset's folder; videos are found below it by name, be they files or folders of images. demo: render the
     demo copy into root first. limit_videos: at most so many videos of each split, both labels alike, for a quick trial.
-    seed: draws the validation split and the order of training. num_workers: decoding processes. missing: refuse, or
-    leave_out the videos that are not there. features: folder of pre-extracted features, read instead of videos; crops:
-    mean, center or a crop's number. validation_fraction: of the training videos, held out by class; None where the
-    dataset names a split "val" of its own. Source: none; the conventions are this project's.
+    seed: draws the validation split, the videos of a system that fits on a share of them, and the order of training.
+    num_workers: decoding processes. missing: refuse, or leave_out the videos that are not there. features: folder of
+    pre-extracted features, read instead of videos; crops: mean, center or a crop's number. validation_fraction: of the
+    training videos, held out by class; None where the dataset names a split "val" of its own. Source: none; the
+    conventions are this project's.
     """
 
     family = ""  # datasets of one family hold the same videos under the same names, as UCF-Crime and UCA do
@@ -144,7 +146,7 @@ class VideoDataModule(LightningDataModule):
                 )
             return self._there(split)
         videos = self._there("train")
-        held = validation_names(videos, self.validation_fraction, self.seed)
+        held = stratified_names(videos, self.validation_fraction, np.random.default_rng(self.seed))
         return [video for video in videos if (video.name in held) == (split == "val")]
 
     def _there(self, split: str) -> list[Video]:
@@ -191,6 +193,9 @@ class VideoDataModule(LightningDataModule):
             videos = self._limit(self.videos(split))
             if not videos:
                 raise ValueError(f"{type(self).__name__} has no {split} video under {self.root}")
+            if split == "train" and self.watcher is not None and self.watcher.fit_fraction < 1:
+                drawn = stratified_names(videos, self.watcher.fit_fraction, np.random.default_rng((self.seed, 1)))
+                videos = [video for video in videos if video.name in drawn]
             if split in ("test", "predict"):
                 self._refuse_parts_of_unknown_length(videos)
             self._known[split] = [self._measure(video) for video in videos]
@@ -198,7 +203,8 @@ class VideoDataModule(LightningDataModule):
 
     def seen(self) -> dict[str, Any]:
         """What a fit on this data sees: {"videos": {family/name: fingerprint of its file}}, validation among it."""
-        videos = [*self.known("train"), *self.known("val")]
+        validated = self.known("val") if self._watcher.validates else []
+        videos = [*self.known("train"), *validated]
         held = {"hold_out": list(self.hold_out)} if self.hold_out else {}
         return {"videos": {f"{self.family}/{video.name}": self._fingerprint(video) for video in videos}} | held
 
@@ -214,15 +220,17 @@ class VideoDataModule(LightningDataModule):
                 found.append(self.lacks(split, self.located(split)))
         return [fault for fault in found if fault]
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | WholeSet:
         watcher, videos = self._watcher, self.known("train")
         groups = [[i for i, video in enumerate(videos) if video.label == label] for label in (1, 0)]
-        if watcher.balanced and not all(groups):
+        if (watcher.balanced or watcher.fit_unit) and not all(groups):
             raise ValueError(
                 f"training needs anomalous and normal videos, {len(groups[0])} and {len(groups[1])} are there; "
                 "raise limit_videos or check the training list"
             )
         dataset = self.fit_dataset(videos)
+        if watcher.fit_unit is not None:
+            return WholeSet(dataset)
         batches = SeededBatches(
             groups if watcher.balanced else [range(len(dataset))], watcher.batch_size, self.seed, *self._shard()
         )
@@ -239,6 +247,8 @@ class VideoDataModule(LightningDataModule):
 
     def fit_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
         """What training draws from: item i is video i, unless a dataset trains on something else."""
+        if self._watcher.fit_unit is not None:
+            return SampleDataset(videos, self._watcher.fit_views, self.stores, self._watcher.fit_unit)
         return BagDataset(videos, self._watcher.fit_views, self.stores, self.crops)
 
     def scoring_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
@@ -254,6 +264,11 @@ class VideoDataModule(LightningDataModule):
         """
         dataset = WindowDataset(videos, {stream: view}, {}, self._watcher.window_batch)
         return DataLoader(dataset, batch_size=None, sampler=Wanted(dataset, wanted), **self._workers())
+
+    def stretch_clips(self, stretches: Sequence[tuple[Video, int, int]], stream: str, view: View) -> DataLoader:
+        """Pixels of stretches (video, first frame, end frame) of videos, one a Clip, each watched as a bag."""
+        events = [Event(video, first, end, "") for video, first, end in stretches]
+        return DataLoader(EventDataset(events, {stream: view}), batch_size=None, **self._workers())
 
     def frame_metrics(self, split: str, unseen: Sequence[str] = ()) -> dict[str, Metric]:
         """AUROC, AP and events of a split with times; AUROC of whole videos where both labels are there.
@@ -425,9 +440,8 @@ def _stem(name: str) -> str:
     return name.removesuffix("_x264")  # feature files go by either
 
 
-def validation_names(videos: Sequence[Video], fraction: float, seed: int) -> set[str]:
-    """Names of the videos held out: `fraction` of each label, spread over its categories by their size, seeded."""
-    generator = np.random.default_rng(seed)
+def stratified_names(videos: Sequence[Video], fraction: float, generator: np.random.Generator) -> set[str]:
+    """Names of videos drawn: `fraction` of each label, at least one, spread over its categories by their size."""
     held: set[str] = set()
     for label in (1, 0):
         groups: dict[str | None, list[str]] = {}

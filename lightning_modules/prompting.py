@@ -90,15 +90,10 @@ class Prompting(System):
         return self.mllm.generate(clip.pixels["video"], prompt, self.max_new_tokens, frame_rate=rate)
 
     def reading_key(self) -> dict[str, Any] | None:
-        key = {"reads": "log-likelihood of answers", **self._asked()}
-        # Qwen2.5-VL sees seconds: where a video does not tell its rate, the dataset's counts
-        return key | ({"fps": self.trainer.datamodule.fps} if self.mllm.family.counts_seconds else {})
+        return {"reads": "log-likelihood of answers", **self._asked()}
 
     def reading_names(self, stream: str) -> list[str]:
         return [] if self.ask else ["answers"]
-
-    def load_backbone(self) -> None:
-        self.mllm.load()
 
     def read(self, clip: Clip, stream: str) -> dict[str, Tensor]:
         return {"answers": self._answer(clip, stream)}

@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_modules.filling import fill
+from vigil.explanation import Explanation
+from vigil.mllm_prompts import frame_rate
 from vigil.store import Store, refuse_shared_names
 from vigil.types import Clip, Prediction, Video, View
 
@@ -24,12 +26,20 @@ class System(LightningModule):
 
     Checkpoints hold what was trained and nothing else, and are refused where anything trained is missing from them.
     `threshold`: the score above which a frame is called anomalous in the events table; fitted on validation by the
-    Evaluator, NaN until then.
+    Evaluator, NaN until then; a system that does not validate brings its own.
     """
 
     balanced = False
+    fit_unit: Literal["video", "segment"] | None = None
+    fit_fraction = 1.0
     trained = True  # whether there is anything to fit
+    validates = True  # whether a fit scores the validation split, for its best checkpoint and its threshold
+    gates = False  # whether numbers on curves that are 0 outside the detected segments are reported too
     needs_checkpoint = False  # whether testing it untrained is a mistake
+    decided_by_fit: tuple[
+        str, ...
+    ] = ()  # hyper-parameters that no later run can change, for what was fitted holds them
+    explanation: Explanation | None = None  # what its `mllm` is asked of detected segments
     strict_loading = False  # frozen weights are not in the checkpoint; on_load_checkpoint looks after the rest
     threshold: Tensor
 
@@ -59,8 +69,17 @@ class System(LightningModule):
         """What of this system decides whether two of its numbers may be compared, such as the prompts it used."""
         return {}
 
+    def explain(self, clip: Clip, question: str) -> list[str]:
+        """An answer for each of B detected segments; clip: pixels["video"] uint8 (B, T, C, Y, X)."""
+        assert self.explanation is not None
+        rate = frame_rate(clip.frame["video"], clip.fps)
+        said: list[str] = self.mllm.generate(
+            clip.pixels["video"], question, self.explanation.max_new_tokens, frame_rate=rate
+        )
+        return said
+
     def reading_key(self) -> dict[str, Any] | None:
-        """Everything that determines `read` besides views, precision and decoder; None where nothing can be kept."""
+        """Everything that determines `read` besides views, precision, rates, decoder; None: nothing can be kept."""
         return None
 
     def reading_names(self, stream: str) -> list[str]:
@@ -69,6 +88,8 @@ class System(LightningModule):
 
     def load_backbone(self) -> None:
         """Have the frozen backbone in memory. Called before `read`, and only where a reading is missing."""
+        if hasattr(self, "mllm"):
+            self.mllm.load()
 
     def read(self, clip: Clip, stream: str) -> dict[str, Tensor]:
         """What the frozen backbone says of W windows, or segments of a bag: {name: (W, …)}, kept in its own dtype.
@@ -108,7 +129,8 @@ class System(LightningModule):
     def watched(self, stage: str) -> Iterator[tuple[str, str, View]]:
         """The (split, stream, view) that a stage of the trainer asks for: fit, validate, test or predict."""
         stage = str(getattr(stage, "value", stage))  # an enumeration that prints as TrainerFn.TESTING
-        for split in {"fit": ["train", "val"], "validate": ["val"]}.get(stage, [stage]):
+        fitted = ["train", "val"] if self.validates else ["train"]
+        for split in {"fit": fitted, "validate": ["val"]}.get(stage, [stage]):
             for stream, view in (self.fit_views if split == "train" else self.test_views).items():
                 yield split, stream, view
 
@@ -121,6 +143,9 @@ class System(LightningModule):
         names = list(self.reading_names(stream) if names is None else names)
         key = {**(self.reading_key() or {}), "stream": stream, "view": asdict(view)}
         key |= {"precision": str(self.trainer.precision), "pixels": DECODER}
+        if hasattr(self, "mllm") and self.mllm.family.counts_seconds:
+            # Qwen2.5-VL sees seconds: where a video does not tell its rate, the dataset's counts
+            key["fps"] = self.trainer.datamodule.fps
         backbone = [str(self.hparams[name]) for name in ("backbone", "encoder") if self.hparams.get(name)]
         made_by = ", ".join([type(self).__name__, *backbone])  # for people; the key says what it really is
         store = Store(key, memory=self.trainer.datamodule.memory, made_by=made_by)
@@ -128,6 +153,17 @@ class System(LightningModule):
         return store
 
     # checkpoints ---------------------------------------------------------------------------------------------------
+
+    def from_checkpoint(self, name: str) -> Tensor | None:
+        """A tensor of the checkpoint that this stage is going to restore: `setup` runs before that. None without one.
+
+        What decides which readings are needed lies there.
+        """
+        file = self.trainer.ckpt_path
+        if not file:
+            return None
+        stored: Tensor | None = torch.load(file, map_location="cpu", weights_only=True)["state_dict"].get(name)
+        return stored
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Trained parameters, and the buffers of modules that hold any or hold no parameter at all."""
@@ -164,6 +200,15 @@ class System(LightningModule):
             raise ValueError(
                 f"the checkpoint was trained on other frozen weights: {stored} there, {key} here; "
                 "give the encoder and weights that it was trained with"
+            )
+        given, fitted = plain(dict(self.hparams)), plain(checkpoint.get("hyper_parameters", {}))
+        other = [name for name in self.decided_by_fit if name in fitted and fitted[name] != given[name]]
+        if other:
+            raise ValueError(
+                "; ".join(
+                    f"{name} is {given[name]} here, the checkpoint was fitted with {fitted[name]}" for name in other
+                )
+                + "; give the same, or fit anew"
             )
         ours, theirs = self.state_dict(), checkpoint["state_dict"]
         wrong = [f"{name} is missing" for name in ours.keys() - theirs.keys()]

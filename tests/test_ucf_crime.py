@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from datamodules import UcfCrime
-from datamodules.video_data import validation_names
+from datamodules.video_data import stratified_names
 from lightning_modules import MilRanker
 from tests.tiny_videos import make_trainer, write_tiny_video, write_video_world
 from tests.worlds import write_feature_world
@@ -106,7 +106,7 @@ def make_training_videos() -> list[Video]:
 @pytest.mark.parametrize("fraction", [0.1, 0.25])
 def test_validation_is_stratified(fraction: float, seed: int) -> None:
     videos = make_training_videos()
-    held = validation_names(videos, fraction, seed)
+    held = stratified_names(videos, fraction, np.random.default_rng(seed))
     kinds = {video.name: video.category for video in videos}
     counts = {kind: sum(kinds[name] == kind for name in held) for kind in ("Abuse", "Arson", "Robbery", "Normal")}
     assert counts["Normal"] == round(300 * fraction)
@@ -117,14 +117,14 @@ def test_validation_is_stratified(fraction: float, seed: int) -> None:
 
 def test_validation_depends_on_the_seed_and_not_on_the_order_of_the_list() -> None:
     videos = make_training_videos()
-    held = validation_names(videos, 0.1, 0)
-    assert validation_names(videos[::-1], 0.1, 0) == held
-    assert len(held & validation_names(videos, 0.1, 1)) < len(held) / 2
+    held = stratified_names(videos, 0.1, np.random.default_rng(0))
+    assert stratified_names(videos[::-1], 0.1, np.random.default_rng(0)) == held
+    assert len(held & stratified_names(videos, 0.1, np.random.default_rng(1))) < len(held) / 2
 
 
 def test_validation_takes_at_least_one_of_each_label() -> None:
     videos = [Video(f"{kind}{i}", label=int(kind == "Arson"), category=kind) for kind in ("Arson", "N") for i in (1, 2)]
-    held = validation_names(videos, 0.01, 0)
+    held = stratified_names(videos, 0.01, np.random.default_rng(0))
     assert sorted(name[:-1] for name in held) == ["Arson", "N"]
 
 

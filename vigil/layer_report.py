@@ -28,26 +28,26 @@ FEWEST = 5  # samples of a t-SNE; fewer have no neighbourhoods to speak of
 ITERATIONS = 500
 
 
-def write_layers(file: Path, curves: Mapping[str, ArrayLike | Tensor], chosen: int) -> None:
+def write_layers(file: Path, curves: Mapping[str, ArrayLike | Tensor], chosen: int, first: int = 0) -> None:
     """layers.csv: layer, every curve in the mapping's order, chosen (0 or 1); a row per layer, floats in full.
 
-    curves: (L,) each, finite, of one length, else ValueError; chosen: a layer, counted from 0.
+    curves: (L,) each, finite, of one length, else ValueError, from the layer `first` on; chosen: one of these layers.
     """
-    curve = _check_curves(curves, chosen)
+    curve = _check_curves(curves, chosen - first)
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["layer", *curve, "chosen"])
-        for layer, row in enumerate(zip(*curve.values(), strict=True)):
+        for layer, row in enumerate(zip(*curve.values(), strict=True), first):
             writer.writerow([layer, *(repr(float(value)) for value in row), int(layer == chosen)])
 
 
-def draw_layers(curves: Mapping[str, ArrayLike | Tensor], chosen: int, title: str) -> bytes:
+def draw_layers(curves: Mapping[str, ArrayLike | Tensor], chosen: int, title: str, first: int = 0) -> bytes:
     """A PNG with a panel per curve over the layers, the chosen layer marked in each.
 
     Arguments and errors as in `write_layers`. Source: HiProbe-VAD, arXiv:2507.17394, figures 2 and 3. Differs: one
     panel each, since the curves' units differ.
     """
-    curve = _check_curves(curves, chosen)
+    curve = _check_curves(curves, chosen - first)
     n_columns = min(3, len(curve))
     n_rows = -(-len(curve) // n_columns)
     figure = Figure(figsize=(3.4 * max(n_columns, 2), 0.8 + 2.2 * n_rows), dpi=100, layout="constrained")
@@ -56,11 +56,13 @@ def draw_layers(curves: Mapping[str, ArrayLike | Tensor], chosen: int, title: st
         row, column = divmod(i, n_columns)
         width = 6 // min(n_columns, len(curve) - row * n_columns)  # the last row's panels share what there is
         axis = figure.add_subplot(grid[row, column * width : (column + 1) * width])
-        layer = np.arange(len(value))
+        layer = first + np.arange(len(value))
         axis.axvline(chosen, color="tab:red", lw=1.2, ls="--")
         axis.plot(layer, value, "o-", color="tab:blue", lw=1.5, ms=4 if len(value) <= 16 else 3)
-        axis.plot(chosen, value[chosen], "o", color="tab:red", ms=6)
-        axis.set_title(f"{NAMES.get(name, name.replace('_', ' '))}\nhighest at layer {np.argmax(value)}", fontsize=9)
+        axis.plot(chosen, value[chosen - first], "o", color="tab:red", ms=6)
+        axis.set_title(
+            f"{NAMES.get(name, name.replace('_', ' '))}\nhighest at layer {first + np.argmax(value)}", fontsize=9
+        )
         axis.set_xlabel("layer", fontsize=9)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         axis.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))

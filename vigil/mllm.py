@@ -97,6 +97,11 @@ class Mllm(nn.Module):
             self.__dict__["model"] = model  # unknown to torch, which would move all of it to one device
         model.eval()
 
+    def unload(self) -> None:
+        """Let the weights go, for a fit that only needed them to read."""
+        self.__dict__.pop("model", None)
+        self._modules.pop("model", None)
+
     def train(self, mode: bool = True) -> Mllm:
         """As of any module, except that a model of which nothing trains stays in eval mode."""
         super().train(mode)
