@@ -1,4 +1,4 @@
-"""The demo: render a world, train MilRanker on it, test it beside two baselines, and say where everything is.
+"""The demo: render a world, fit three systems on it, test them beside two baselines, and say where everything is.
 
 `make demo` runs this.
 """
@@ -20,6 +20,10 @@ CPU = ["-c", "configs/machines/cpu.yaml"]
 # small backbones of our own in place of those of several GB
 PROMPTING = ["-c", "configs/systems/prompting.yaml", "--model.dtype", "float32"]
 PROMPTING += ["--model.backbone", "weights/demo_mllm"]
+# fitted on all training videos, not on 1 % of some hundred, with words that the small MLLM was trained on
+PROBE = ["--model.dtype", "float32", "--model.backbone", "weights/demo_mllm", "--model.fraction", "1.0"]
+PROBE += ["--model.prompt", "Describe what happens in this video."]
+PROBES = {"HiProbe": ["-c", "configs/systems/hiprobe.yaml"], "SteerVad": ["-c", "configs/systems/steervad.yaml"]}
 CLIP = ["-c", "configs/systems/zero_shot_clip.yaml", "--model.anomalous", "general"]
 CLIP += ["--model.clip", "weights/demo_clip"]
 DESCRIBED = "Robbery005_x264"  # a test video
@@ -58,6 +62,9 @@ def demo() -> None:
     checkpoint = newest("MilRanker-UcfCrime/*/checkpoints/last.ckpt")
     main(["test", *CONFIG, "--ckpt_path", str(checkpoint)])
     scores = newest("MilRanker-UcfCrime/*/test-*/scores.csv").parent
+    for name, config in PROBES.items():
+        main(["fit", *config, *PROBE, *WORLD, *CPU])
+        main(["test", *config, *PROBE, *WORLD, *CPU, "--ckpt_path", str(newest(f"{name}-UcfCrime/*/**/last.ckpt"))])
     for baseline in (PROMPTING, CLIP):
         main(["test", *baseline, *WORLD, *CPU])
     video = next(ROOT.rglob(f"{DESCRIBED}.mp4"))
@@ -67,6 +74,8 @@ def demo() -> None:
     print(f"""
 Done in {time.perf_counter() - start:.0f} s. Frame AUROC, and its 95 % interval over videos; 0.5 is guessing:
   MilRanker, trained here          {auroc("MilRanker")}
+  HiProbe, a layer of a small MLLM {auroc("HiProbe")}
+  SteerVad, four of its heads      {auroc("SteerVad")}
   Prompting, a small MLLM asked    {auroc("Prompting")}
   ZeroShotClip, a small CLIP       {auroc("ZeroShotClip")}
 
@@ -78,6 +87,8 @@ What the small MLLM says of {video}:
   scores, a row each {scores / "scores.csv"}
   events found       {scores / "events.csv"}
   curves, pictures   {scores / "curves"}
+  HiProbe's layers   {newest("HiProbe-UcfCrime/*/layers.png")}
+  SteerVad's heads   {newest("SteerVad-UcfCrime/*/heads.png")}
   TensorBoard        .venv/bin/tensorboard --logdir {run}
 
 Next:

@@ -28,6 +28,7 @@ import lightning_modules
 from callbacks.caption_writer import CaptionWriter
 from callbacks.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from callbacks.evaluator import Evaluator
+from callbacks.explainer import Explainer
 from callbacks.leak_guard import LeakGuard
 from callbacks.live_writer import LiveWriter
 from callbacks.overlay import Overlay
@@ -151,18 +152,20 @@ class VigilCli(LightningCLI):
         if self.store_only:
             return self._storing_trainer(config)
         quick = bool(config.get("fast_dev_run"))
+        if self.subcommand == "fit" and not self.model.validates:
+            config["limit_val_batches"] = 0
         config["default_root_dir"] = str(self.folder)
         config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
         if config.get("logger") in (None, True) and not quick:
             config["logger"] = TensorBoardLogger(self.folder, name="", version="")
         guard = LeakGuard(self._get(self.config_init, "leaks"))
         writers = [ScoreWriter(self.folder), CaptionWriter(self.folder), Overlay(self.folder), LiveWriter(self.folder)]
-        extra: list[Any] = [guard, Evaluator(), *writers, Throughput()]
+        extra: list[Any] = [guard, Evaluator(), Explainer(), *writers, Throughput()]
         if config.get("enable_progress_bar") is not False:
             extra.append(Progress())
         if self.subcommand == "fit" and not quick:
             checkpoints = self.folder / "checkpoints"
-            monitor = self.datamodule.monitor
+            monitor = self.datamodule.monitor if self.model.validates else None
             if monitor is not None:
                 extra.append(ModelCheckpoint(checkpoints, "best", monitor, mode="max", enable_version_counter=False))
             # after the best one: what it stores of the best is then up to date
@@ -283,6 +286,7 @@ def quieten() -> None:
         "isinstance.treespec, LeafSpec",
         "callbacks used to create the checkpoint",
         "in eval mode at the start of training",  # a frozen encoder is meant to be
+        "this fit will run with no optimizer",  # a convex loss has a solver of its own
         "IterableDataset. has .__len__. defined",
     ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")

@@ -119,6 +119,9 @@ class System(LightningModule):
         """Have every reading of a frozen backbone on disk before the first batch asks for it."""
         if self.reading_key() is None:
             return
+        if self.trainer.ckpt_path and str(getattr(stage, "value", stage)) != "fit":
+            # restored after this: a checkpoint that does not fit is refused before hours of reading, not after
+            self.on_load_checkpoint(torch.load(self.trainer.ckpt_path, map_location="cpu", weights_only=True))
         data = self.trainer.datamodule
         for views in (self.fit_views, self.test_views):
             refuse_shared_names({stream: self.reading_names(stream) for stream in views})  # a filling may take hours

@@ -161,6 +161,7 @@ def test_the_blocks_that_are_worked_on_change_nothing(monkeypatch: pytest.Monkey
     hidden, label = states(3, n_samples=300, width=50)
     whole = [measure(hidden, label).tolist() for measure in LAYER_MEASURES]
     monkeypatch.setattr(saliency, "_BLOCK", 1)
+    monkeypatch.setattr(saliency, "_RUN", 7)
     for measure, expected in zip(LAYER_MEASURES, whole, strict=True):
         assert measure(hidden, label).tolist() == pytest.approx(expected, rel=1e-12)
     assert feature_entropy(hidden, label).tolist() == pytest.approx(equations_5_and_6(hidden, 32), rel=1e-12)

@@ -45,6 +45,7 @@ from demo_deit import CLASSES, GRID, SIDE, fit_linear, patch_attributes, shrink 
 
 from datamodules.demo import DemoVideo, plan  # noqa: E402
 from vigil.curves import auroc  # noqa: E402
+from vigil.deit import MEAN, STD, DeitEncoder  # noqa: E402
 from vigil.scenes import ATTRIBUTES, CATEGORIES, PRETRAINING_SEEDS, make_scene  # noqa: E402
 
 TOKENS = (GRID // 2) ** 2  # of a frame, after pooling; the video adds one newline
@@ -374,27 +375,46 @@ def tag_loss(logit: Tensor, label: Tensor, rate: Tensor) -> Tensor:
 
 
 def train_vision(model: Mllm, clips: list[Clip], minutes: float) -> None:
-    """Fit the vision tower to name the attributes of frames and patches, and to keep each patch's colours."""
-    tower, count, rng = model.model.vision_tower, len(ATTRIBUTES), np.random.default_rng(0)
-    heads = nn.ModuleDict({"norm": nn.LayerNorm(128), "frame": nn.Linear(128, count), "patch": nn.Linear(128, count),
-                           "colour": nn.Linear(128, 27)})  # fmt: skip
-    rate = torch.from_numpy(np.mean([clip.attribute.mean(0) for clip in clips], axis=0)).float()
-    local_rate = torch.from_numpy(np.mean([clip.patch.mean((0, 1)) for clip in clips[::10]], axis=0)).float()
+    """Fit the vision tower to say of frames what demo_deit says, whose blocks it starts with, and to keep colours.
+
+    Its patch embedding is SigLIP's one convolution, demo_deit's three; its tokens are held against demo_deit's after
+    the last norm, their mean against the class token.
+    """
+    tower, rng = model.model.vision_tower, np.random.default_rng(0)
+    teacher = DeitEncoder("demo_deit", str(HERE / "demo_deit.safetensors")).model.eval().requires_grad_(False)
+    for ours, theirs in zip(tower.encoder.layers, teacher.blocks, strict=True):
+        copy_block(ours, theirs)
+    heads = nn.ModuleDict({"norm": nn.LayerNorm(128), "frame": nn.Linear(128, 128), "colour": nn.Linear(128, 27)})
+    mean, spread = (torch.tensor(value)[:, None, None] for value in (MEAN, STD))
     schedule = Schedule([tower, heads], minutes)
     while schedule.done < 1:
         chosen = [(clips[i], int(rng.integers(len(clips[i].index)))) for i in rng.integers(len(clips), size=48)]
-        label = torch.from_numpy(np.stack([clip.attribute[t] for clip, t in chosen]))
-        patch = torch.from_numpy(np.stack([clip.patch[t] for clip, t in chosen]))
         pixels = pixels_of([clip.take(np.array([t]), mirror=False) for clip, t in chosen], changed=True)[:, 0]
-        if rng.random() < 0.5:
-            pixels, patch = pixels.flip(-1), patch.unflatten(1, (GRID, GRID)).flip(2).flatten(1, 2)
+        pixels = pixels.flip(-1) if rng.random() < 0.5 else pixels
+        with torch.no_grad():
+            said = teacher.forward_features((pixels / 2 + 0.5 - mean) / spread)
         token = heads["norm"](tower(pixels, output_hidden_states=True).hidden_states[-1])
         cells = functional.unfold(functional.avg_pool2d(pixels, SIDE // GRID // 3), 3, stride=3)  # nine of each patch
         schedule.step(
-            frame=tag_loss(heads["frame"](token.mean(1)), label, rate),
-            patch=2 * tag_loss(heads["patch"](token), patch, local_rate),
+            frame=functional.smooth_l1_loss(heads["frame"](token.mean(1)), said[:, 0]),
+            patch=2 * functional.smooth_l1_loss(token, said[:, 1:]),
             colour=functional.smooth_l1_loss(heads["colour"](token), cells.transpose(1, 2), beta=0.2),
         )
+
+
+@torch.no_grad()
+def copy_block(ours: Any, theirs: Any) -> None:
+    """The weights of a block of timm's vision transformer into one of SigLIP's of the same widths."""
+    weight, bias = theirs.attn.qkv.weight.chunk(3), theirs.attn.qkv.bias.chunk(3)
+    for k, name in enumerate(("q_proj", "k_proj", "v_proj")):
+        getattr(ours.self_attn, name).weight.copy_(weight[k])
+        getattr(ours.self_attn, name).bias.copy_(bias[k])
+    same = (
+        (ours.self_attn.out_proj, theirs.attn.proj), (ours.mlp.fc1, theirs.mlp.fc1), (ours.mlp.fc2, theirs.mlp.fc2),
+        (ours.layer_norm1, theirs.norm1), (ours.layer_norm2, theirs.norm2),
+    )  # fmt: skip
+    for one, other in same:
+        one.load_state_dict(other.state_dict())
 
 
 def draw(clips: list[Clip], rng: np.random.Generator) -> list[Clip]:
@@ -538,6 +558,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=13, help="of training, 3 in 10 of them for the vision tower")
     parser.add_argument("--threads", type=int, default=2, help="1 where others use the cores: two wait for each other")
     parser.add_argument("--out", type=Path, default=HERE / "demo_mllm")
+    parser.add_argument("--go_on", action="store_true", help="begin with the language model that is there")
     parser.add_argument("--judge", action="store_true", help="only judge the weights that are there")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -556,8 +577,12 @@ def main() -> None:
         print(
             f"rendered {len(clips)} clips of {options.scenes} scenes in {time.monotonic() - started:.0f} s", flush=True
         )
-        processor = make_processor([text for clip in clips for *_, text in clip.captions])
-        model = make_model(processor)
+        if options.go_on:
+            processor = AutoProcessor.from_pretrained(options.out)
+            model = AutoModelForImageTextToText.from_pretrained(options.out, dtype=torch.float32)
+        else:
+            processor = make_processor([text for clip in clips for *_, text in clip.captions])
+            model = make_model(processor)
         print(
             f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} tokens", flush=True
         )
