@@ -171,7 +171,8 @@ class System(LightningModule):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Trained parameters, and the buffers of modules that hold any or hold no parameter at all."""
         state = super().state_dict(*args, **kwargs)
-        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        every = self.named_parameters(remove_duplicate=False)  # a head may share its weights with the embedding
+        frozen = {name for name, parameter in every if not parameter.requires_grad}
         for name, module in self.named_modules():
             parameters = list(module.parameters())
             if name and parameters and not any(parameter.requires_grad for parameter in parameters):

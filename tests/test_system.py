@@ -159,6 +159,14 @@ def test_batches_of_nothing_are_refused(settings: dict[str, int]) -> None:
         feature_ranker(**settings)
 
 
+def test_frozen_weights_that_have_two_names_are_in_no_checkpoint() -> None:
+    model = feature_ranker()
+    model.frozen = torch.nn.ModuleDict({"embedding": torch.nn.Linear(3, 5, bias=False)}).requires_grad_(False)
+    model.frozen["head"] = torch.nn.Linear(3, 5, bias=False)
+    model.frozen["head"].weight = model.frozen["embedding"].weight  # as a language model's head may be
+    assert not [name for name in model.state_dict() if name.startswith("frozen")]
+
+
 # readings
 
 
