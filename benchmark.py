@@ -1,6 +1,6 @@
 """The benchmark runner: tables of cells, each a system fitted and tested by the `lightning` command.
 
-`python benchmark.py run configs/benchmarks/demo_probes.yaml`
+`python benchmark.py run configs/benchmarks/hiprobe_ablations.yaml --demo`
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import io
 import json
 import re
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,13 @@ import yaml
 
 from cli import main
 
-SHOWN = ("frame_auroc", "frame_auroc_refined", "frame_auroc_gated", "frame_ap")  # columns, where a system has them
+SHOWN = (
+    "frame_auroc",
+    "frame_auroc_refined",
+    "frame_auroc_gated",
+    "frame_ap",
+    "frame_ap_refined",
+)  # columns, where a system has them
 
 
 @dataclass
@@ -91,41 +98,50 @@ def newest(folder: Path, pattern: str) -> Path:
     return files[-1]
 
 
-def run_cell(cell: Cell, runs: Path, world: Path | None) -> list[dict[str, Any]]:
+def run_cell(cell: Cell, runs: Path, world: Path | None) -> Iterator[dict[str, Any]]:
     """Fits once per seed and tests on every dataset: a row each. What the command prints is appended to runs/log.txt.
 
     Raises ValueError with the last lines of that log where a command fails.
     """
-    rows = []
     for seed in cell.seeds:
         folder = runs / f"seed_{seed}"
         start, checkpoint = time.perf_counter(), []
+        apart = cell.machine != "cpu"  # several processes are started with this one's own command
         if cell.fit is not None:
-            command(["fit", *arguments(cell, cell.fit, seed, folder, world)], runs / "log.txt")
+            command(["fit", *arguments(cell, cell.fit, seed, folder, world)], runs / "log.txt", apart)
             checkpoint = ["--ckpt_path", str(newest(folder, "**/last.ckpt"))]
         fit_s = time.perf_counter() - start
         for dataset in cell.test:
-            command(["test", *arguments(cell, dataset, seed, folder, world), *checkpoint], runs / "log.txt")
+            command(["test", *arguments(cell, dataset, seed, folder, world), *checkpoint], runs / "log.txt", apart)
             facts = json.loads(newest(folder, "**/test-*/metrics.json").read_text())
             protocol, metrics = facts["protocol"], facts["metrics"]
             chosen = protocol.get("layer", protocol.get("heads"))
-            named = " ".join(f"L{layer}H{head}" for layer, head in chosen) if isinstance(chosen, list) else chosen
+            named = (
+                " ".join(f"L{layer}H{head}" for layer, head in sorted(chosen)) if isinstance(chosen, list) else chosen
+            )
             row = {"cell": cell.name, "fit": cell.fit, "test": dataset, "seed": seed, "chosen": named, "fit_s": fit_s}
-            rows.append(row | metrics)
-    return rows
+            yield row | metrics
 
 
-def command(args: list[str], log: Path) -> None:
-    """The `lightning` command in this process. Raises ValueError with what it said where it fails."""
+def command(args: list[str], log: Path, apart: bool = False) -> None:
+    """The `lightning` command, in this process or `apart`. Raises ValueError with what it said where it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     said = io.StringIO()
     try:
+        if apart:
+            done = subprocess.run([sys.executable, "-m", "cli", *args], capture_output=True, text=True, check=False)
+            said.write(done.stdout + done.stderr)
+            if done.returncode:
+                raise SystemExit(done.returncode)
+            return
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             main(args)
     except SystemExit as stop:
         if stop.code == 130:
             raise KeyboardInterrupt from None
         raise ValueError(said.getvalue().strip()[-500:]) from None
+    except Exception as error:  # out of memory, a NaN: this cell's end and not the table's
+        raise ValueError(f"{type(error).__name__}: {error}") from error
     finally:
         with log.open("a") as file:
             file.write(f"$ lightning {' '.join(args)}\n{said.getvalue()}\n")
@@ -182,7 +198,7 @@ def run(file: Path, out: Path, demo: bool, world: Path) -> None:
     for number, cell in enumerate(cells, 1):
         start = time.perf_counter()
         try:
-            rows += run_cell(cell, out / re.sub(r"\W+", "_", cell.name), world if demo else None)
+            rows.extend(run_cell(cell, out / re.sub(r"\W+", "_", cell.name), world if demo else None))
         except ValueError as error:
             failed.append(cell.name)
             print(f"{number}/{len(cells)} {cell.name} failed: {error}", flush=True)
@@ -191,7 +207,7 @@ def run(file: Path, out: Path, demo: bool, world: Path) -> None:
         write_rows(out / "rows.csv", rows)
         (out / "table.md").write_text(table(rows))
     if rows:
-        print(f"\\n{table(rows)}\\nEvery number: {out / 'rows.csv'}")
+        print(f"\n{table(rows)}\nEvery number: {out / 'rows.csv'}")
     if failed:
         raise SystemExit(f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}; see their log.txt")
 

@@ -191,6 +191,8 @@ class VigilCli(LightningCLI):
             rank_zero_info(f"Going on with the unfinished run {self.folder}; delete that folder to start again.")
         elif self.checkpoint is not None:
             self._refuse_other_values()
+        if self.config_init.fit.get("ckpt_path"):
+            self.trainer.ckpt_path = self.config_init.fit.pop("ckpt_path")  # as in _compare_with_checkpoint
         if self.trainer.is_global_zero:
             self.run.claim()
         rank_zero_info(f"Run folder: {self.folder}")
@@ -235,6 +237,8 @@ class VigilCli(LightningCLI):
                     f"{self.subcommand} needs a trained {type(self.model).__name__}; add --ckpt_path runs/.../last.ckpt"
                 )
             return
+        # as an argument, Lightning would keep it from `setup`, where what was fitted decides what has to be read
+        self.trainer.ckpt_path = self.config_init[self.subcommand].pop("ckpt_path")
         for key, (ours, theirs) in self._overruled().items():
             rank_zero_info(f"{key}: {ours} as given here; the checkpoint was trained with {theirs}.")
 
@@ -286,6 +290,8 @@ def quieten() -> None:
         "isinstance.treespec, LeafSpec",
         "callbacks used to create the checkpoint",
         "in eval mode at the start of training",  # a frozen encoder is meant to be
+        "overridden .transfer_batch_to_device",
+        "training batches .1. is smaller than the logging interval",
         "this fit will run with no optimizer",  # a convex loss has a solver of its own
         "IterableDataset. has .__len__. defined",
     ):

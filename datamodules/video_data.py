@@ -139,7 +139,8 @@ class VideoDataModule(LightningDataModule):
 
     def videos(self, split: str) -> list[Video]:
         """The videos of `split` with their files. Raises FileNotFoundError where some may not be left out."""
-        if self.validation_fraction is None or split not in ("train", "val"):
+        validated = self.watcher is None or self.watcher.validates
+        if self.validation_fraction is None or split not in ("train", "val") or (split == "train" and not validated):
             if split == "val" and "val" not in self.splits:
                 raise ValueError(
                     f"{type(self).__name__} has no validation split; set data.init_args.validation_fraction, as 0.1"

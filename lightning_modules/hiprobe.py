@@ -105,7 +105,12 @@ class HiProbe(System):
     def protocol(self) -> dict[str, Any]:
         """What a number of this system depends on besides the data."""
         names = ("scorer", "c", "class_weight", "standardize", "fraction", "unit", "sigma_segments", "kappa")
-        chosen = {"layer": int(self.layer), "layer_by": str(self.hparams.layer), "threshold": self.hparams.threshold}
+        chosen = {
+            "fit_view": str(self.fit_views["video"]),
+            "layer": int(self.layer),
+            "layer_by": str(self.hparams.layer),
+            "threshold": self.hparams.threshold,
+        }
         return {"backbone": self.mllm.name, **self._asked(), **chosen, **{name: self.hparams[name] for name in names}}
 
     # reading -------------------------------------------------------------------------------------------------------
@@ -198,7 +203,7 @@ class HiProbe(System):
 
     def _logit(self, feature: Tensor) -> Tensor:
         with torch.autocast(feature.device.type, enabled=False):  # bf16 would leave 8 bits of a score, and ties
-            return self.probe(feature.float())[:, 0]
+            return self.probe(feature.to(next(self.probe.parameters()).dtype))[:, 0].float()
 
     def predict(self, clip: Clip) -> Prediction:
         if int(self.layer) < 0:

@@ -37,15 +37,19 @@ class SteerVad(System):
     backbone, dtype, attention, device_map, weights: as in vigil.mllm.Mllm. prompt: asked of every segment; heads and
     context, the last layer's hidden state, are read at its last position, or at "first_generated". n_heads: chosen on
     the fitting set by separability, silhouette, purity (of nearest neighbours), or random. steering: multiplicative,
-    additive, static (no context), or none, a linear probe; global_gate, gate_width, rank: see vigil.steering;
-    gate_weight: of the penalty on normal samples' gates. fraction, unit, fit_view, test_view, sigma_segments,
-    threshold, kappa, explain: as in HiProbe. An epoch is a step on the whole fitting set, which stays in memory.
+    additive, static (local gates the same for every context), or none, a linear probe; global_gate, gate_width, rank:
+    see vigil.steering; gate_weight: of the penalty on normal samples' gates. fraction, unit, fit_view, test_view,
+    sigma_segments, threshold, kappa, explain: as in HiProbe. An epoch is a step on the whole fitting set, which stays
+    in memory.
     Source: SteerVAD, ICLR 2026, arXiv:2602.24021, by its summary. Differs: prompt, optimiser, learning rate, smoothing,
     threshold and segments are not given there; see configs/systems/steervad.yaml.
     """
 
     needs_checkpoint, validates = True, False
-    decided_by_fit = ("choose_by", "n_heads", "steering", "global_gate")
+    decided_by_fit = (
+        *("choose_by", "n_heads", "steering", "global_gate", "gate_width", "rank", "gate_weight"),
+        *("fraction", "unit", "learning_rate", "weight_decay"),
+    )
 
     def __init__(
         self,
@@ -80,6 +84,8 @@ class SteerVad(System):
             raise ValueError(f"test_view {test_view} must be windows: stride and hop, and no segments")
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction {fraction}: a share of the training videos above 0 and up to 1 is expected")
+        if not sigma_segments >= 0:
+            raise ValueError(f"sigma_segments {sigma_segments}: 0 or more segments are expected")
         super().__init__({"video": fit_view}, {"video": test_view}, 1, window_batch)
         self.save_hyperparameters()
         self.mllm = Mllm(backbone, dtype, attention, device_map, weights)
@@ -102,7 +108,11 @@ class SteerVad(System):
     def protocol(self) -> dict[str, Any]:
         """What a number of this system depends on besides the data."""
         names = ("choose_by", "steering", "global_gate", "fraction", "unit", "sigma_segments", "threshold", "kappa")
-        chosen = {"heads": self.heads.tolist(), **{name: self.hparams[name] for name in names}}
+        chosen = {
+            "fit_view": str(self.fit_views["video"]),
+            "heads": self.heads.tolist(),
+            **{name: self.hparams[name] for name in names},
+        }
         return {"backbone": self.mllm.name, **self._asked(), **chosen}
 
     # reading -------------------------------------------------------------------------------------------------------
@@ -131,7 +141,6 @@ class SteerVad(System):
         if not fitting:
             return
         self.mllm.unload()
-        self.trainer.limit_val_batches = 0  # fast_dev_run asks for some, which nobody has read
         if self.trainer.limit_train_batches == 0:
             return  # --store_only: nothing is fitted
         data = self.trainer.datamodule
@@ -156,6 +165,10 @@ class SteerVad(System):
     def training_step(self, clip: Clip, i: int) -> Tensor:
         if self._resident is None:
             self._resident = (*self._chosen(clip.features), clip.label)
+            if not self._resident[0].isfinite().all():
+                raise ValueError(
+                    f"the last hidden state is not finite in {self.mllm.dtype}; set dtype to bfloat16 or float32"
+                )
         context, heads, label = self._resident
         logit, gate = self(context, heads)
         loss = steering_loss(logit, label, gate, self.hparams.gate_weight)
@@ -164,7 +177,8 @@ class SteerVad(System):
         self.threshold.fill_(self._threshold(self.fitting_score))
         parts = {"loss": loss.total, "cross_entropy": loss.cross_entropy, "gate_penalty": loss.gate_penalty}
         logged = {f"train/{name}": part for name, part in parts.items()}
-        self.log_dict(logged, on_step=True, on_epoch=False, batch_size=len(label))
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # a tenth of the time of an epoch
+            self.log_dict(logged, on_step=True, on_epoch=False, batch_size=len(label))
         return loss.total
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -178,21 +192,24 @@ class SteerVad(System):
     def _choose(self, videos: Dataset[Clip]) -> None:
         """Have `heads` say which heads tell the labels of the fitting set apart best, the best first."""
         start = time.perf_counter()
-        score, n_samples = self._measure(videos)
+        score, separable, n_samples = self._measure(videos)
         best = score.flatten().argsort(descending=True, stable=True)[: len(self.heads)]  # of equals the lower layer's
         self.heads.copy_(torch.stack([best // score.shape[1], best % score.shape[1]], 1))
         chosen = [(layer, head) for layer, head in self.heads.tolist()]
+        rivals = set(separable.flatten().argsort(descending=True, stable=True)[: len(chosen)].tolist())
+        shared = len(rivals & set(best.tolist()))
+        beside = "" if self.hparams.choose_by == "separability" else f"; {shared} of them by separability too"
         named, seconds = ", ".join(f"L{layer}H{head}" for layer, head in chosen), time.perf_counter() - start
-        rank_zero_info(f"Heads {named} of {score.numel()}, chosen on {n_samples} samples in {seconds:.3f} s.")
+        rank_zero_info(f"Heads {named} of {score.numel()}, chosen on {n_samples} samples in {seconds:.3f} s{beside}.")
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             folder = Path(self.trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            write_heads(folder / "heads.csv", score.numpy(), chosen)
+            write_heads(folder / "heads.csv", score.numpy(), chosen, self.hparams.choose_by)
             title = f"{self.mllm.name}: {self.hparams.choose_by} on {n_samples} samples"
-            (folder / "heads.png").write_bytes(draw_heads(score.numpy(), chosen, title))
+            (folder / "heads.png").write_bytes(draw_heads(score.numpy(), chosen, title, self.hparams.choose_by))
 
-    def _measure(self, videos: Dataset[Clip]) -> tuple[Tensor, int]:
-        """How well each head (L, H) tells the labels apart, by `choose_by`, and on how many samples."""
+    def _measure(self, videos: Dataset[Clip]) -> tuple[Tensor, Tensor, int]:
+        """How well each head (L, H) tells the labels apart, by `choose_by` and by separability; the samples' number."""
         choose_by, streamed, n_samples, kept = self.hparams.choose_by, Separability(), 0, []
         for i in range(len(videos)):  # of all heads, one video in memory at a time
             clip = videos[i]
@@ -203,16 +220,13 @@ class SteerVad(System):
                 kept.append((heads, clip.label))
         if choose_by == "random":
             generator = torch.Generator().manual_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")))
-            return torch.rand(heads.shape[1:3], generator=generator), n_samples
+            return torch.rand(heads.shape[1:3], generator=generator), streamed.compute().cpu(), n_samples
         measure, fewest = NEEDS_ALL.get(choose_by, (None, 3))
         if n_samples >= fewest:
-            score = (
-                streamed.compute()
-                if measure is None
-                else measure(*(torch.cat(part) for part in zip(*kept, strict=True)))
-            )
+            separable = streamed.compute()
+            score = separable if measure is None else measure(*map(torch.cat, zip(*kept, strict=True)))
             if score.isfinite().all():
-                return score.cpu(), n_samples
+                return score.cpu(), separable.cpu(), n_samples
         raise ValueError(
             f"{n_samples} samples are too few to choose heads by {choose_by}: at least {fewest} are expected, and some "
             "that vary within their class; raise fraction"
@@ -245,7 +259,7 @@ class SteerVad(System):
         features = clip.features
         if "context" not in features:
             features = {name: rows[:, None] for name, rows in self.read(clip, "video").items()}
-        score = self(*self._chosen(features))[0].sigmoid()
+        score = self(*self._chosen(features))[0].float().sigmoid()
         n_frames = clip.frame["video"].shape[-1]
         return Prediction(frame_score=score[:, None].expand(-1, n_frames))
 

@@ -117,9 +117,12 @@ class System(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Have every reading of a frozen backbone on disk before the first batch asks for it."""
+        fitting = str(getattr(stage, "value", stage)) == "fit"
+        if fitting and not self.validates:
+            self.trainer.limit_val_batches = 0  # fast_dev_run asks for some
         if self.reading_key() is None:
             return
-        if self.trainer.ckpt_path and str(getattr(stage, "value", stage)) != "fit":
+        if self.trainer.ckpt_path and not fitting:
             # restored after this: a checkpoint that does not fit is refused before hours of reading, not after
             self.on_load_checkpoint(torch.load(self.trainer.ckpt_path, map_location="cpu", weights_only=True))
         data = self.trainer.datamodule

@@ -150,11 +150,10 @@ def test_entropy_of_values_on_the_edges_of_bins() -> None:
     # eight bins of width 1: one value each, but the highest value joins the last
     by_hand = 7 / 9 * math.log2(9) + 2 / 9 * math.log2(9 / 2)
     assert feature_entropy(hidden, label, bins=8).item() == pytest.approx(by_hand, rel=1e-12)
-    # 0.7 / 0.1 is below 7 where it is rounded on the way
-    tenths = torch.arange(11).float().view(11, 1, 1) * 3
-    by_hand = 9 / 11 * math.log2(11) + 2 / 11 * math.log2(11 / 2)
-    label = torch.tensor([0] * 4 + [1] * 7)
-    assert feature_entropy(tenths, label, bins=10).item() == pytest.approx(by_hand, rel=1e-12)
+    # 41 to a bin; the float32 nearest to 8 / 328 is too small, times it 41 would stay in the first
+    hidden, label = torch.arange(329.0).view(329, 1, 1), torch.arange(329) % 2
+    by_hand = 7 * 41 / 329 * math.log2(329 / 41) + 42 / 329 * math.log2(329 / 42)
+    assert feature_entropy(hidden, label, bins=8).item() == pytest.approx(by_hand, rel=1e-12)
 
 
 def test_the_blocks_that_are_worked_on_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,8 +145,10 @@ def _scatter(axis: Axes, point: np.ndarray, label: np.ndarray) -> None:
     axis.set(xticks=[], yticks=[])  # a t-SNE's axes mean nothing
 
 
-def write_heads(file: Path, scores: ArrayLike | Tensor, chosen: Sequence[tuple[int, int]]) -> None:
-    """heads.csv: layer, head, separability, rank (1 is best), chosen (0 or 1); a row per head, floats in full.
+def write_heads(
+    file: Path, scores: ArrayLike | Tensor, chosen: Sequence[tuple[int, int]], measure: str = "separability"
+) -> None:
+    """heads.csv: layer, head, `measure`, rank (1 is best), chosen (0 or 1); a row per head, floats in full.
 
     scores (L, H), finite; chosen: (layer, head) pairs, counted from 0, each once, else ValueError. Of equal heads the
     one of the lower layer, then of the lower number, ranks first.
@@ -157,12 +159,14 @@ def write_heads(file: Path, scores: ArrayLike | Tensor, chosen: Sequence[tuple[i
     rows = zip(np.ndindex(score.shape), score.flat, rank, strict=True)
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["layer", "head", "separability", "rank", "chosen"])
+        writer.writerow(["layer", "head", measure, "rank", "chosen"])
         writer.writerows([*pair, repr(float(value)), place, int(pair in pairs)] for pair, value, place in rows)
 
 
-def draw_heads(scores: ArrayLike | Tensor, chosen: Sequence[tuple[int, int]], title: str) -> bytes:
-    """A PNG of every head's separability, layers down and heads across; the chosen ones framed and named (L18H4).
+def draw_heads(
+    scores: ArrayLike | Tensor, chosen: Sequence[tuple[int, int]], title: str, measure: str = "separability"
+) -> bytes:
+    """A PNG of every head's `measure`, layers down and heads across; the chosen ones framed and named (L18H4).
 
     Arguments and errors as in `write_heads`. The names stand at the right of their layer, in the heads' order.
     """
@@ -182,7 +186,7 @@ def draw_heads(scores: ArrayLike | Tensor, chosen: Sequence[tuple[int, int]], ti
     for one in (axis.xaxis, axis.yaxis):
         one.set_major_locator(MaxNLocator(nbins=14, integer=True, min_n_ticks=1))
     axis.tick_params(labelsize=8)
-    bar = figure.colorbar(image, ax=axis, label="separability", fraction=0.08, pad=0.02, aspect=30)
+    bar = figure.colorbar(image, ax=axis, label=measure, fraction=0.08, pad=0.02, aspect=30)
     bar.ax.tick_params(labelsize=8)
     figure.suptitle(title, fontsize=11, wrap=True)
     return _png(figure)

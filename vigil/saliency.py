@@ -14,7 +14,7 @@ EPSILON = 1e-8  # HiProbe-VAD's "small constant"; the paper gives no value
 BINS = 32  # HiProbe-VAD's B; the paper gives no value
 NEIGHBORS = 10  # our choice
 _RUN = 64  # samples summed in float32; the sums are added up in float64
-_BLOCK = 2**17  # values put into bins at a time: they, their bins and the counts stay in the processor's cache
+_BLOCK = 2**15  # values put into bins at a time: they stay in the processor's cache, and with one thread of torch
 _DISTANCES = 2**22  # distances between samples held at a time
 _SAME = 1e-12  # of a curve's largest value: what rounding makes of layers that measure the same
 _NAMES = ("sample", "layer", "head")
@@ -295,21 +295,19 @@ def _ldr(mean: Tensor, variance: Tensor) -> float:
 def _entropy(layer: Tensor, bins: int, place: str) -> float:
     if not 2 <= bins <= 4096:
         raise ValueError(f"{bins} bins; 2 to 4096 are expected")
-    layer = layer.detach()
-    low = _floats(layer.amin(0))  # aminmax takes three times as long
-    span = _floats(layer.amax(0)) - low
-    if not (span * bins).isfinite().all():
-        raise _not_finite(layer, place)
-    span[span == 0] = 1
     share = torch.arange(len(layer) + 1, dtype=torch.float64, device=layer.device) / len(layer)
     bits = torch.special.entr(share) / math.log(2)  # of a bin, by the samples in it
     start = bins * torch.arange(layer.shape[1], dtype=torch.int32, device=layer.device)
     total, step = bits.new_zeros(()), max(16, _BLOCK // len(layer))
     for first in range(0, layer.shape[1], step):
-        columns = slice(first, first + step)
-        value = _floats(layer[:, columns].clone()).sub_(low[columns])
+        value = _floats(layer.detach()[:, first : first + step].clone())
+        low, high = value.amin(0), value.amax(0)  # aminmax takes three times as long
+        span = high - low
+        if not (span * bins).isfinite().all():
+            raise _not_finite(layer, place)
+        span += span == 0
         # divided, not multiplied by an inverse: where a value lies on an edge, the quotient is a whole number
-        number = value.mul_(bins).div_(span[columns]).clamp_(max=bins - 1).int()
+        number = value.sub_(low).mul_(bins).div_(span).clamp_(max=bins - 1).int()
         number += start[: number.shape[1]]
         total += bits.index_select(0, number.flatten().bincount(minlength=bins * number.shape[1])).sum()
     return float(total) / layer.shape[1]
