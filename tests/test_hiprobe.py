@@ -108,7 +108,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     root = tmp_path_factory.mktemp("place")
     place = Place(root, root / "cache", root, {})
-    folder = write_mllm(root / "mllm", "internvl", layers=LAYERS, max_position_embeddings=2048)
+    folder = write_mllm(root / "mllm", "internvl", seed=3, layers=LAYERS, max_position_embeddings=2048)
     write_video_world(root / "world", n_train=2)
     model = f"{{backbone: {folder}, fraction: 1.0, test_view: {{frames: 4, stride: 4, hop: {HOP}}}, window_batch: 3}}"
     trainer = "{accelerator: cpu, devices: 1, max_epochs: 1, logger: false, enable_progress_bar: false}"
@@ -292,9 +292,9 @@ def test_a_test_runs_the_layers_up_to_the_chosen_one_and_a_second_run_reads_noth
     first = test(other, data, tmp_path, tmp_path / "last.ckpt")
     assert ran == set(range(chosen + 1))
     store, _ = data.stores["video", VIEW]
-    names = {split: {tuple(store.names(v.path)) for v in data.known(split)} for split in ("train", "val", "test")}
+    names = {split: {tuple(store.names(v.path)) for v in data.known(split)} for split in ("train", "test")}
     every = tuple(f"hidden.{layer}" for layer in range(LAYERS))
-    assert names == {"train": {every}, "val": {()}, "test": {(f"hidden.{chosen}",)}}
+    assert names == {"train": {every}, "test": {(f"hidden.{chosen}",)}}
     monkeypatch.setattr(datamodules.clips, "read_frames", refuse)
     monkeypatch.setattr(vigil.mllm, "load_mllm", refuse)
     again, data = place.probe(), place.data()
@@ -499,8 +499,8 @@ def test_a_fit_killed_while_it_reads_goes_on_to_the_weights_of_an_undisturbed_on
     wait_for(2, process)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert len(kept()) < 6
+    assert len(kept()) < 8
     assert not list(tmp_path.rglob("last.ckpt"))
     together(1, given, monkeypatch)
-    assert len(kept()) == 6
+    assert len(kept()) == 8
     assert_equal(weights(tmp_path), weights(place.run))

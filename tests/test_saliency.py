@@ -353,6 +353,14 @@ def test_silhouette_by_hand() -> None:
         silhouette(features[1:], torch.tensor([0, 1]))
 
 
+def test_silhouette_of_samples_that_are_all_equal_is_zero() -> None:
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(91) % 3 % 2
+    for width in range(400, 440):  # scikit-learn alone finds up to 0.02 at some of them
+        sample = torch.randn(width, generator=generator, dtype=torch.float64)
+        assert silhouette(sample.expand(91, width), label) == 0
+
+
 @pytest.mark.parametrize("neighbors", [1, 10, 39])
 def test_purity_is_the_share_of_scikit_learns_neighbours(neighbors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     heads, label = some_heads(8, n_samples=40)

@@ -180,7 +180,8 @@ def test_heads_weights_threshold_scores_and_tables_are_those_of_the_equations(
     chosen = torch.stack([heads[:, layer, head] for layer, head in best], 1)
     state, score = fit_by_hand(settings, initial, context, chosen, label)
     for name, value in system.named_parameters():
-        torch.testing.assert_close(value.detach(), state[name], rtol=0, atol=1e-5, msg=name)
+        # AdamW makes a full step of a gradient that is all but 0, so rounding shows there
+        torch.testing.assert_close(value.detach(), state[name], rtol=0, atol=3e-5, msg=name)
         assert not torch.equal(value, initial[name]), name
     mean, deviation = float(score.mean()), float(score.std(correction=0))
     assert system.fitting_score.tolist() == pytest.approx([mean, deviation], abs=1e-6)
