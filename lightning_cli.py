@@ -32,7 +32,7 @@ from callbacks.explainer import Explainer
 from callbacks.leak_guard import LeakGuard
 from callbacks.live_writer import LiveWriter
 from callbacks.overlay import Overlay
-from callbacks.progress import Progress, Throughput
+from callbacks.progress import Cost, Progress, Throughput
 from callbacks.score_writer import ScoreWriter
 from datamodules.video_data import VideoDataModule
 from lightning_modules.filling import say_what_is_kept
@@ -160,7 +160,7 @@ class VigilCli(LightningCLI):
             config["logger"] = TensorBoardLogger(self.folder, name="", version="")
         guard = LeakGuard(self._get(self.config_init, "leaks"))
         writers = [ScoreWriter(self.folder), CaptionWriter(self.folder), Overlay(self.folder), LiveWriter(self.folder)]
-        extra: list[Any] = [guard, Evaluator(), Explainer(), *writers, Throughput()]
+        extra: list[Any] = [guard, Evaluator(), Explainer(), *writers, Throughput(), Cost()]
         if config.get("enable_progress_bar") is not False:
             extra.append(Progress())
         if self.subcommand == "fit" and not quick:

@@ -34,6 +34,7 @@ class Evaluator(Callback):
         self.refined: dict[str, Curve] = {}
         self.explanations: dict[str, list[tuple[int, int, str, str]]] = {}
         self.failure: BaseException | None = None
+        self.gated_at: float | None = None  # the threshold of the numbers that end in _gated
         self.metrics: dict[str, Metric] = {}
         self._scores: FrameMetric | None = None
 
@@ -47,11 +48,12 @@ class Evaluator(Callback):
         refines = module.refine(probe) is not probe and not data.causal
         threshold = float(module.threshold)
         gates = getattr(module, "gates", False) and not np.isnan(threshold)
+        self.gated_at = threshold if gates else None
         for metric in self.metrics.values():
             metric.to(module.device)
             if isinstance(metric, FrameMetric):
                 metric.refine = module.refine if refines else None
-                metric.gate_at = threshold if gates else None
+                metric.gate_at = self.gated_at
             if hasattr(metric, "threshold") and not np.isnan(threshold):
                 metric.threshold = threshold
         if self._scores is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import resource
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
@@ -29,6 +31,40 @@ class Throughput(Callback):
             rate = self._frames / (time.perf_counter() - self._since)
             module.log("train/frames_per_second", rate, prog_bar=True, batch_size=1)
             self._since, self._frames = time.perf_counter(), 0
+
+
+class Cost(Callback):
+    """What a stage costs on the process that asks: seconds, frames of video per second, and peak memory.
+
+    From the set-up, when a frozen backbone reads the videos, to the last batch. No frames per second where an earlier
+    run had read videos of the stage, or features are given for them: that time is not known here.
+    """
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self._since = self._until = time.perf_counter()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        self._until = time.perf_counter()
+
+    on_validation_batch_end = on_predict_batch_end = on_test_batch_end
+
+    def of(self, trainer: Trainer, module: LightningModule, split: str) -> dict[str, float | int | None]:
+        """trained_parameters; of this stage seconds, frames_per_second and peak_memory_mb (2**20 bytes)."""
+        data, seconds = trainer.datamodule, self._until - self._since
+        frames = sum(video.n_frames or 0 for video in data.known(split))
+        unknown = module.videos_stored or data.features or not frames
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # kilobytes on Linux
+        if module.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated() / 2**20
+        trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+        return {
+            "trained_parameters": trained if module.trained else 0,
+            "seconds": seconds,
+            "frames_per_second": None if unknown else frames / seconds,
+            "peak_memory_mb": peak,
+        }
 
 
 class Progress(RichProgressBar):

@@ -16,18 +16,29 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from torchmetrics import Metric
 
 from callbacks.curve_picture import Explained, draw_curve
 from callbacks.evaluator import Evaluator
 from callbacks.leak_guard import LeakGuard
+from callbacks.progress import Cost
+from vigil import protocol
+from vigil.class_metrics import TopK
 from vigil.curves import Curve
-from vigil.pixel_metrics import PixelAuroc
+from vigil.metrics import FrameMetric
+from vigil.pixel_metrics import PixelAuroc, PixelMetric
+from vigil.provenance import provenance
+from vigil.region_metric import RegionMetric
+from vigil.stored import write_class_scores, write_scores, write_truth
 from vigil.temporal import segments
 from vigil.types import Video
 
 
 class ScoreWriter(Callback):
-    """Writes scores.csv, events.csv, metrics.json, pixel_histogram.npz and a picture of every curve into `folder`.
+    """Writes scores.csv, events.csv, metrics.json and a picture of every curve into `folder`; of a test its truth.csv.
+
+    class_scores.csv, pixel_histogram.npz and regions.npz where the system gives such scores: with these files every
+    number can be recomputed, without the videos.
 
     Pictures go to TensorBoard too. max_pictures: of more videos only so many are drawn, evenly over the list; scores
     are written of all.
@@ -48,39 +59,89 @@ class ScoreWriter(Callback):
 
     def _write(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         evaluator = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluator))
-        histograms = {  # all processes together
-            name: metric.histogram() for name, metric in evaluator.metrics.items() if isinstance(metric, PixelAuroc)
-        }
+        if trainer.fast_dev_run:
+            return  # a few batches were not judged
+        counts, classes = {}, {}
+        for name, metric in evaluator.metrics.items():  # all processes together
+            try:
+                counts |= {name: metric.counts()} if isinstance(metric, PixelMetric) else {}
+                classes |= {name: metric.scores()} if isinstance(metric, TopK) else {}
+            except ValueError:
+                if evaluator.failure is None:
+                    raise  # else that is raised below, once the rest is on disk
         if trainer.is_global_zero and (evaluator.curves or split in evaluator.results):
             self._write_all(trainer, module, evaluator, split)
-            for histogram in (found for found in histograms.values() if found is not None):
-                positive, negative = histogram
-                np.savez_compressed(self.folder / "pixel_histogram.npz", positive=positive, negative=negative)
+            for name, samples in classes.items():
+                write_class_scores(self.folder / "class_scores.csv", evaluator.metrics[name].categories, samples)
+            for name, found in counts.items():
+                if found is not None:
+                    self._write_counts(evaluator.metrics[name], found)
         if evaluator.failure is not None:
             raise evaluator.failure
+
+    def _write_counts(self, metric: Metric, counts: np.ndarray) -> None:
+        if isinstance(metric, PixelAuroc):
+            positive, negative = counts.T
+            np.savez_compressed(self.folder / "pixel_histogram.npz", positive=positive, negative=negative)
+        elif isinstance(metric, RegionMetric):
+            np.savez_compressed(self.folder / "regions.npz", counts=counts, alpha=metric.alpha)
 
     def _write_all(self, trainer: Trainer, module: LightningModule, evaluator: Evaluator, split: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         videos = {video.name: video for video in trainer.datamodule.known(split)}
         threshold = None if np.isnan(float(module.threshold)) else float(module.threshold)
-        if evaluator.curves:
-            write_scores(self.folder / "scores.csv", evaluator.curves, evaluator.refined)
+        curves, refined = _judged(evaluator)
+        if curves:
+            write_scores(self.folder / "scores.csv", curves, refined)
         if evaluator.curves and threshold is not None:
             final = evaluator.refined or evaluator.curves
             write_events(self.folder / "events.csv", final, videos, threshold, evaluator.explanations)
         result = evaluator.results.get(split, {})
         data = trainer.datamodule
-        facts = {"threshold": threshold, "videos": len(videos), "checkpoint": trainer.ckpt_path}
-        views = {stream: asdict(view) for stream, view in module.test_views.items()}
-        watched = {"views": views, "precision": str(trainer.precision)}
-        facts |= {"protocol": data.protocol | watched | module.protocol, "main_metric": data.main_metric}
+        facts = {"threshold": threshold, "videos": len(videos), "checkpoint": trainer.ckpt_path, "seed": data.seed}
         facts |= self._leaks(trainer, split)
-        facts["metrics"] = result
+        judged = next((list(m.videos) for m in evaluator.metrics.values() if hasattr(m, "videos")), [])
+        if judged and curves and split == "test":
+            write_truth(self.folder / "truth.csv", judged)
+        facts["protocol"] = self._protocol(trainer, module, curves, judged, facts)
+        clock = next((callback for callback in trainer.callbacks if isinstance(callback, Cost)), None)
+        cost = {} if clock is None else clock.of(trainer, module, split)
+        facts |= {"main_metric": data.main_metric, "gated_at": evaluator.gated_at, "cost": cost}
+        facts |= {"provenance": provenance(), "metrics": result}
         (self.folder / "metrics.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
         self._draw(trainer, evaluator, videos, threshold)
         self._say(
             result, data.main_metric, "" if threshold is not None else " (no events.csv: the system has no threshold)"
         )
+
+    @staticmethod
+    def _protocol(
+        trainer: Trainer,
+        module: LightningModule,
+        curves: Mapping[str, Curve],
+        judged: list[Video],
+        facts: dict[str, object],
+    ) -> dict[str, dict[str, object]]:
+        """Every field that decides whether a number may be compared; see vigil.protocol."""
+        data = trainer.datamodule
+        views = {stream: asdict(view) for stream, view in module.test_views.items()}
+        checkpoint = Path(trainer.ckpt_path).stem if trainer.ckpt_path else None
+        found: dict[str, object] = {"views": views, "precision": str(trainer.precision), "demo": data.demo}
+        found |= {"leaked": facts["leaked"]} if "leaked" in facts else {}
+        if not data.scores_frames:
+            found["level"] = "event"
+        if judged and curves:
+            found |= protocol.of_truth(judged) | protocol.of_curves(curves)
+        if checkpoint:
+            found["selection"] = {"best": "the best of a validation split cut from the training videos"}.get(
+                checkpoint, "the last checkpoint of the fit"
+            )
+        elif module.seen:
+            found["selection"] = "the end of the fit"
+        labelled = {name for saw in module.seen.values() for name in saw.get("videos", [])}
+        found |= {"supervision": module.supervision, "n_labelled_videos": len(labelled)}
+        found |= {"target_labels": "of whole videos" if labelled else "none", "online": data.causal}
+        return protocol.of_test(data.protocol, module.protocol, found)
 
     @staticmethod
     def _leaks(trainer: Trainer, split: str) -> dict[str, object]:
@@ -115,22 +176,15 @@ class ScoreWriter(Callback):
         console.print(f"Scores, events and curves: {self.folder}{but}", soft_wrap=True)
 
 
-def write_scores(file: Path, curves: dict[str, Curve], refined: dict[str, Curve]) -> None:
-    """scores.csv: video,first_frame,end_frame,score,refined; ends exclusive; a row wherever either score changes."""
-    with file.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["video", "first_frame", "end_frame", "score", "refined"])
-        for name, curve in curves.items():
-            other = refined.get(name)
-            edge = curve.edge if other is None else np.union1d(curve.edge, other.edge)
-            score = _at(curve, edge)
-            second = [""] * len(score) if other is None else [str(value) for value in _at(other, edge)]
-            rows = zip(edge[:-1], edge[1:], score, second, strict=True)
-            writer.writerows([name, int(first), int(end), str(raw), fine] for first, end, raw, fine in rows)
+def _judged(evaluator: Evaluator) -> tuple[dict[str, Curve], dict[str, Curve]]:
+    """Raw and refined curves on the axis of frames that they were judged on, which need not end where the video does.
 
-
-def _at(curve: Curve, edge: np.ndarray) -> np.ndarray:
-    return curve.score[np.searchsorted(curve.edge, edge[:-1], side="right") - 1]
+    Conventions that count snippets of 16 frames cut it or hold its last score. As they came where nothing judged them.
+    """
+    metric = next((metric for metric in evaluator.metrics.values() if isinstance(metric, FrameMetric)), None)
+    if metric is None or evaluator.failure is not None or not evaluator.curves:
+        return evaluator.curves, evaluator.refined
+    return metric.curves(), metric.curves(refined=True) if metric.refine is not None else {}
 
 
 def write_events(

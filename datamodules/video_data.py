@@ -21,7 +21,7 @@ from datamodules.fitting_set import SampleDataset, WholeSet
 from datamodules.loading import ResumableLoader, SeededBatches, Shard, outlast_signals
 from vigil import annotations
 from vigil.features import find_features
-from vigil.metrics import EventMap, FrameAp, FrameAuroc, VideoAuroc
+from vigil.metrics import Calibration, EventMap, FrameAp, FrameAuroc, VideoAuroc
 from vigil.pixel_metrics import PixelAuroc
 from vigil.region_metric import RegionMetric
 from vigil.store import FileMemory, Store, fingerprint
@@ -290,6 +290,7 @@ class VideoDataModule(LightningDataModule):
             "auroc": FrameAuroc(videos, slack, unseen),
             "ap": FrameAp(videos, slack),
             "events": EventMap(videos, slack=slack),
+            "calibration": Calibration(videos, slack),
             **whole,
         }
 

@@ -38,6 +38,7 @@ def fill(system: System, store: Store, videos: Sequence[Video], stream: str, vie
     data.memory.reload()  # with what the other processes found
     # one process says for all: another run may be writing while they look
     missing = strategy.broadcast(lacking(store, there.values(), names) if system.trainer.is_global_zero else None)
+    system.videos_stored += len(there) - len(missing)
     if not missing:
         rank_zero_info(f"Nothing to read: {len(there)} videos are in {store.folder}")
         return

@@ -81,6 +81,7 @@ class HiProbe(System):
         self.save_hyperparameters()
         self.mllm = Mllm(backbone, dtype, attention, device_map, weights)
         self.fit_fraction, self.fit_unit = fraction, unit
+        self.supervision = f"tuning-free ({100 * fraction:g}% labels)"
         self.explanation = Explanation(**explain) if isinstance(explain, dict) else explain
         self.automatic_optimization = False  # one step: the minimum of a convex loss
         self.candidates = self._candidates(layer)
@@ -107,6 +108,7 @@ class HiProbe(System):
         names = ("scorer", "c", "class_weight", "standardize", "fraction", "unit", "sigma_segments", "kappa")
         chosen = {
             "fit_view": str(self.fit_views["video"]),
+            "smoothing": f"Gaussian, sigma {self.hparams.sigma_segments} segments, both ways",
             "layer": int(self.layer),
             "layer_by": str(self.hparams.layer),
             "threshold": self.hparams.threshold,

@@ -66,6 +66,18 @@ class MilRanker(System):
         if start_from is not None:
             self.start_from(start_from)
 
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What a number of this system depends on besides the data."""
+        smoothing = "none" if self.sigma_frames is None else f"Gaussian, sigma {self.sigma_frames} frames, both ways"
+        names = ("weights", "train_blocks", "feature_width")
+        return {
+            "backbone": self.hparams.encoder or "pre-extracted features",
+            "fit_view": str(self.fit_views["video"]),
+            "smoothing": smoothing,
+            **{name: self.hparams[name] for name in names},
+        }
+
     def segment_features(self, clip: Clip) -> Tensor:
         """Features of a bag's segments (B, N, D), or of windows (B, 1, D); D is 384 for DeiT-Small."""
         if "video" in clip.features:

@@ -28,6 +28,7 @@ class Prompting(System):
     """
 
     trained = False
+    supervision = "zero-shot"
 
     def __init__(
         self,
@@ -61,7 +62,14 @@ class Prompting(System):
     @property
     def protocol(self) -> dict[str, Any]:
         """What a number of this system depends on besides the data."""
-        return {"backbone": self.mllm.name, **self._asked(), "sigma_frames": self.sigma_frames}
+        smoothing = "none" if self.sigma_frames is None else f"Gaussian, sigma {self.sigma_frames} frames, both ways"
+        named = "dataset" if "{phrases}" in self.template else "none"
+        return {
+            "backbone": self.mllm.name,
+            **self._asked(),
+            "smoothing": smoothing,
+            "prompt_class_names": named,
+        }
 
     def _asked(self) -> dict[str, Any]:
         return {**self.mllm.key, "question": self.question, "answers": self.answers, "at": "last_prompt"}

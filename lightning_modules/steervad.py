@@ -90,6 +90,7 @@ class SteerVad(System):
         self.save_hyperparameters()
         self.mllm = Mllm(backbone, dtype, attention, device_map, weights)
         self.fit_fraction, self.fit_unit = fraction, unit
+        self.supervision = f"tuning-free ({100 * fraction:g}% labels)"
         self.explanation = Explanation(**explain) if isinstance(explain, dict) else explain
         self.layers = list(range(self.mllm.n_layers))  # whose heads are read: all, or those of the chosen
         config = self.mllm.text_config
@@ -110,6 +111,7 @@ class SteerVad(System):
         names = ("choose_by", "steering", "global_gate", "fraction", "unit", "sigma_segments", "threshold", "kappa")
         chosen = {
             "fit_view": str(self.fit_views["video"]),
+            "smoothing": f"Gaussian, sigma {self.hparams.sigma_segments} segments, both ways",
             "heads": self.heads.tolist(),
             **{name: self.hparams[name] for name in names},
         }

@@ -35,6 +35,9 @@ class System(LightningModule):
     trained = True  # whether there is anything to fit
     validates = True  # whether a fit scores the validation split, for its best checkpoint and its threshold
     gates = False  # whether numbers on curves that are 0 outside the detected segments are reported too
+    supervision = (
+        "weakly supervised"  # what it was told of the videos it was fitted on, in the words of results/claims.csv
+    )
     needs_checkpoint = False  # whether testing it untrained is a mistake
     decided_by_fit: tuple[
         str, ...
@@ -51,6 +54,7 @@ class System(LightningModule):
             raise ValueError(f"batch_size {batch_size} and window_batch {window_batch}: at least 1 is expected of both")
         self.fit_views, self.test_views = fit_views, test_views
         self.batch_size, self.window_batch = batch_size, window_batch
+        self.videos_stored = 0  # how many videos of this stage an earlier run had read: its speed says nothing of them
         self.seen: dict[str, Any] = {}  # what it was fitted on, filled by the LeakGuard; goes into the checkpoint
         self.register_buffer("threshold", torch.tensor(float("nan"), dtype=torch.float64))
 
@@ -114,6 +118,13 @@ class System(LightningModule):
         # randomness is a function of (seed, epoch, batch, rank), so a resumed run draws what it would have drawn
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         torch.manual_seed(hash((seed, self.current_epoch, i, self.global_rank)) % 2**63)
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss).all():  # before a step could carry it into the weights, and a checkpoint after them
+            raise ValueError(
+                f"the loss is {float(loss)} at step {self.global_step}, in epoch {self.current_epoch}; the checkpoint "
+                "before it is kept. Lower the learning rate, or look at the videos' features"
+            )
 
     def setup(self, stage: str) -> None:
         """Have every reading of a frozen backbone on disk before the first batch asks for it."""

@@ -38,6 +38,7 @@ class ZeroShotClip(System):
     """
 
     trained = False
+    supervision = "zero-shot"
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class ZeroShotClip(System):
 
     def _choose_phrases(self, of_data: tuple[str, ...]) -> None:
         general = self.given == "general" or (self.given == "dataset" and not of_data)
+        self.named_by_dataset = self.given == "dataset" and not general
         self.anomalous = list(ANOMALOUS if general else of_data if self.given == "dataset" else self.given)
         for side, phrases in (("anomalous", self.anomalous), ("normal", self.normal)):
             if not phrases or not all(phrase.strip() for phrase in phrases):
@@ -80,7 +82,8 @@ class ZeroShotClip(System):
         """What a number of this system depends on besides the data."""
         prompts = {"anomalous": self.anomalous, "normal": self.normal, "template": self.template}
         return {
-            "clip": self.towers.name,
+            "backbone": self.towers.name,
+            "prompt_class_names": "dataset" if self.named_by_dataset else "generic",
             "files": self.towers.fingerprint,
             "dtype": self.towers.dtype,
             **prompts,

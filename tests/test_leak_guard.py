@@ -272,7 +272,7 @@ def test_held_out_classes_are_not_fitted_on_and_judged_apart(world: Path, here: 
     }
     main(["test", "-c", str(world), "--ckpt_path", str(last), held])
     metrics, protocol = facts_of(last)["metrics"], facts_of(last)["protocol"]
-    assert protocol["hold_out"] == ["Arson", "Robbery"]
+    assert protocol["judged"]["hold_out"] == ["Arson", "Robbery"]
 
     data = UcfCrime(str(world.parent), features=str(world.parent / "features"), num_workers=0)
     videos = {video.name: video for video in data.known("test")}

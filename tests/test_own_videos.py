@@ -154,7 +154,8 @@ def test_a_stream_is_scored_as_it_comes(here: Path, pictures: tuple[list[bytes],
     scores = rows(folder / "scores.csv")
     assert int(scores[-1]["end_frame"]) == 60
     protocol = json.loads((folder / "metrics.json").read_text())["protocol"]
-    assert (protocol["dataset"], protocol["causal"], protocol["future_frames"]) == ("OwnVideos", True, 0)
+    assert protocol["judged"]["dataset"] == "OwnVideos"
+    assert (protocol["stated"]["online"], protocol["stated"]["future_frames"]) == (True, 0)
     at = {int(row["first_frame"]): float(row["score"]) for row in scores}
     for row in live:  # the score that went out at a frame is the one that stands for it
         first = max(frame for frame in at if frame <= int(row["frame"]))

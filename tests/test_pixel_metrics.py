@@ -105,7 +105,7 @@ def test_pixel_auroc_and_ap_equal_scikit_learn_on_every_pixel_of_every_frame(bef
     clips = make_clips(videos, before=before)
     metric = feed(PixelAuroc(videos), clips)
     assert metric.compute() == pytest.approx(pooled(videos, maps_by_frame(videos, clips)), abs=1e-12)
-    positive, negative = metric.histogram()
+    positive, negative = metric.counts().T
     assert positive.shape == (65536,)
     assert positive.sum() == sum((masks_by_frame(video) > 0).sum() for video in videos)
     assert positive.sum() + negative.sum() == sum(video.n_frames for video in videos) * 9 * 12
@@ -222,7 +222,7 @@ def test_a_system_without_pixel_scores_has_no_keys() -> None:
     bare = [(clip, Prediction(prediction.frame_score)) for clip, prediction in clips]
     metric = feed(PixelAuroc(videos), bare + bare)
     assert metric.compute() == {}
-    assert metric.histogram() is None
+    assert metric.counts() is None
     mixed = [pair for pair in bare if pair[0].video[0] in "bd"] + [p for p in clips if p[0].video[0] not in "bd"]
     with pytest.raises(ValueError, match=r"2 videos \(b, d\) came without pixel scores"):
         feed(PixelAuroc(videos), mixed).compute()
@@ -332,7 +332,7 @@ def test_other_repeats_across_processes_are_refused() -> None:
 
 def judge(videos: list[Video], clips: list[Pair]) -> tuple[dict[str, float], list[int], list[int]]:
     metric, other = feed(PixelAuroc(videos), clips), feed(RegionMetric(videos), clips)
-    positive, negative = metric.histogram()  # gathered before compute
+    positive, negative = metric.counts().T  # gathered before compute
     return metric.compute() | other.compute(), positive.tolist(), negative.tolist()
 
 

@@ -17,12 +17,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from callbacks.curve_picture import draw_curve, most_telling
 from callbacks.evaluator import Evaluator
-from callbacks.score_writer import ScoreWriter, write_events, write_scores
+from callbacks.score_writer import ScoreWriter, write_events
 from datamodules import UcfCrime
 from lightning_modules import MilRanker
 from tests.tiny_videos import make_trainer, write_tiny_video
 from tests.worlds import write_feature_world
 from vigil.curves import Curve, expand
+from vigil.stored import write_scores
 from vigil.types import Video
 
 SIGMA_FRAMES = 6.0

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from vigil.judging import top_k
 from vigil.types import Clip, Prediction, Video
 
 
@@ -43,7 +44,7 @@ class TopK(Metric):
         if len(set(self.categories)) < max(len(self.categories), 2):
             raise ValueError(f"categories {self.categories}: at least two are expected, each once")
         self._samples: np.ndarray | None = None
-        # int64 (R, 6): video, span, true category, how many score above it, how many others the same
+        # int64 (R, 4 + K): video, span, true category, the bits of every category's float32 score
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     def update(self, clip: Clip, prediction: Prediction) -> None:
@@ -61,21 +62,29 @@ class TopK(Metric):
                 f"{clip.video[0]}: class_score is {score.dtype} {tuple(score.shape)}, "
                 f"{int(score.isfinite().sum())} of {score.numel()} finite; finite floats {expected} are expected"
             )
-        own = score.gather(1, torch.tensor(true, device=score.device)[:, None])
-        above, tied = (score > own).sum(dim=1), (score == own).sum(dim=1) - 1
         video = torch.tensor([self._index[name] for name in clip.video])
-        columns = [video[:, None], clip.span.cpu(), torch.tensor(true)[:, None], above[:, None], tied[:, None]]
+        bits = (score.float() + 0).contiguous().view(torch.int32)  # + 0: a score of -0.0 is 0
+        columns = [video[:, None], clip.span.cpu(), torch.tensor(true)[:, None], bits]
         assert isinstance(self.rows, list)
         self.rows.append(torch.cat([column.to(self.device) for column in columns], dim=1))
         self._samples = None
 
     def compute(self) -> dict[str, float]:
         """top1, top2 and top3 over all samples."""
-        above, tied = self._gathered()[:, 4:].T
-        return {
-            f"top{k}": float(np.clip((k - above) / (tied + 1), 0, 1).mean())
-            for k in range(1, min(4, len(self.categories)))
-        }
+        samples = self._gathered()
+        return top_k(samples[:, 3], samples[:, 4:].astype(np.int32).view(np.float32))
+
+    def scores(self) -> list[tuple[str, int, int, str, list[float]]]:
+        """Every sample: video, first frame, end frame, true category, and the score of each category; as `counts`."""
+        self.counts()
+        return [
+            (self.videos[row[0]].name, row[1], row[2], self.categories[row[3]], score)
+            for row, score in zip(
+                self._gathered()[:, :4].tolist(),
+                self._gathered()[:, 4:].astype(np.int32).view(np.float32).tolist(),
+                strict=True,
+            )
+        ]
 
     def counts(self) -> dict[str, int]:
         """Samples of every category, of all processes.
@@ -92,7 +101,7 @@ class TopK(Metric):
         """As torchmetrics, but a process without any clip joins in with no rows, not a tensor of another shape."""
         self._samples = None  # from now on those of all processes
         if isinstance(self.rows, list) and not self.rows:
-            self.rows.append(torch.zeros((0, 6), dtype=torch.int64, device=self.device))
+            self.rows.append(torch.zeros((0, 4 + len(self.categories)), dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)  # type: ignore[arg-type]
 
     def reset(self) -> None:
@@ -102,12 +111,16 @@ class TopK(Metric):
 
     def _gathered(self) -> np.ndarray:
         if self._samples is None:
-            rows = dim_zero_cat(self.rows).cpu().numpy() if len(self.rows) else np.zeros((0, 6), dtype=np.int64)
+            rows = (
+                dim_zero_cat(self.rows).cpu().numpy()
+                if len(self.rows)
+                else np.zeros((0, 4 + len(self.categories)), dtype=np.int64)
+            )
             rows = rows[np.lexsort(rows.T[::-1])]  # the same order however clips were dealt to processes
             again = (rows[1:, :3] == rows[:-1, :3]).all(axis=1)
             torn = np.flatnonzero(again & (rows[1:, 3] != rows[:-1, 3]))
             if len(torn):
-                video, first, end, one, _, _ = rows[torn[0]].tolist()
+                video, first, end, one = rows[torn[0], :4].tolist()
                 raise ValueError(
                     f"{self.videos[video].name}: frames {first} to {end} came as {self.categories[one]} and as "
                     f"{self.categories[rows[torn[0] + 1, 3]]}; one category per span is expected"

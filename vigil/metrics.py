@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,18 +10,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from vigil.curves import (
-    Curve,
-    against,
-    auroc,
-    average_precision_trapezoid,
-    expand,
-    from_frames,
-    merge_videos,
-)
-from vigil.event_map import event_map, false_alarms_per_hour
-from vigil.statistics import Runs, bootstrap
-from vigil.temporal import gate, segments
+from vigil import judging
+from vigil.curves import Curve, expand, from_frames, merge_videos
+from vigil.temporal import gate
 from vigil.types import Clip, Prediction, Video
 
 
@@ -108,7 +98,7 @@ class FrameMetric(Metric):
 
     def _merged(self) -> list[Curve]:
         if self._curves is None:
-            lengths = _known(self.videos, "n_frames")
+            lengths = judging.known(self.videos, "n_frames")
             rows = dim_zero_cat(self.rows).cpu().numpy() if len(self.rows) else np.zeros((0, 5), dtype=np.int64)
             rows = rows[np.lexsort(rows.T[::-1])]  # the same order however clips were dealt to processes
             new = np.ones(len(rows), dtype=bool)
@@ -202,51 +192,35 @@ class FrameAuroc(FrameMetric):
         self.unseen = frozenset(unseen)
 
     def values(self, curves: list[Curve]) -> dict[str, float]:
-        runs = _against_all(self.videos, curves)
-        whole = bootstrap(Runs.of(runs))["auroc"]
-        values = {"frame_auroc": whole.value, "frame_auroc_low": whole.low, "frame_auroc_high": whole.high}
-        anomalous = [bool(video.anomalies) for video in self.videos]
-        groups = {"frame_auroc_anomalous": anomalous}
-        named = [
-            frozenset((v.category or "").split("+")) - {""} if is_one else None
-            for v, is_one in zip(self.videos, anomalous, strict=True)
-        ]
-        for category in sorted(frozenset().union(*(names for names in named if names))):
-            groups[f"frame_auroc/{category}"] = [names is None or category in names for names in named]
-        if self.unseen:
-            groups["frame_auroc_unseen"] = [names is None or bool(names & self.unseen) for names in named]
-            groups["frame_auroc_seen"] = [names is None or not names & self.unseen for names in named]
-        for key, members in groups.items():
-            chosen = [part for part, is_member in zip(runs, members, strict=True) if is_member]
-            if not chosen:
-                continue
-            score, positive, negative = (np.concatenate(part) for part in zip(*chosen, strict=True))
-            if positive.any() and negative.any():
-                values[key] = auroc(score, positive, negative)
-        return values
+        return judging.frame_auroc(self.videos, curves, sorted(self.unseen))
 
 
 class FrameAp(FrameMetric):
     """Average precision of all frames: frame_ap, its interval _low and _high as in FrameAuroc, frame_ap_trapezoid."""
 
     def values(self, curves: list[Curve]) -> dict[str, float]:
-        runs = Runs.of(_against_all(self.videos, curves))
-        whole = bootstrap(runs)["average_precision"]
-        return {
-            "frame_ap": whole.value,
-            "frame_ap_low": whole.low,
-            "frame_ap_high": whole.high,
-            "frame_ap_trapezoid": average_precision_trapezoid(runs.score, runs.positive, runs.negative),
-        }
+        return judging.frame_ap(self.videos, curves)
 
 
 class VideoAuroc(FrameMetric):
     """AUROC of the highest score of each video against its label: video_auroc. Needs no time annotation."""
 
     def values(self, curves: list[Curve]) -> dict[str, float]:
-        maximum = np.array([curve.score.max() for curve in curves])
-        label = np.array(_known(self.videos, "label"), dtype=np.int64)
-        return {"video_auroc": auroc(maximum, label, 1 - label)}
+        return judging.video_auroc(self.videos, curves)
+
+
+class Calibration(FrameMetric):
+    """Expected calibration error of the frames' scores: ece; none of gated curves, which are no likelihoods."""
+
+    def compute(self) -> dict[str, float]:
+        gate_at, self.gate_at = self.gate_at, None
+        try:
+            return super().compute()
+        finally:
+            self.gate_at = gate_at
+
+    def values(self, curves: list[Curve]) -> dict[str, float]:
+        return judging.calibration(self.videos, curves)
 
 
 class EventMap(FrameMetric):
@@ -271,40 +245,4 @@ class EventMap(FrameMetric):
 
     def values(self, curves: list[Curve]) -> dict[str, float]:
         assert self.threshold is not None
-        found, truth = {}, {}
-        anomalies = _known(self.videos, "anomalies")
-        for video, curve, events in zip(self.videos, curves, anomalies, strict=True):
-            found[video.name] = [
-                (int(curve.edge[a]), int(curve.edge[b]), float(curve.score[a:b].max()))
-                for a, b in segments(curve.score, self.threshold)
-            ]
-            truth[video.name] = [(first, min(end, curve.n_frames)) for first, end in events if first < curve.n_frames]
-        values = {"event_map": event_map(found, truth)}
-        normal = [video for video in self.videos if not truth[video.name]]
-        if normal:
-            hours = sum((video.n_frames or 0) / self._fps(video) for video in normal) / 3600
-            values["false_alarms_per_hour"] = false_alarms_per_hour({v.name: found[v.name] for v in normal}, hours)
-        return values
-
-    def _fps(self, video: Video) -> float:
-        fps = video.fps or self.fps
-        if not fps:
-            raise ValueError(
-                f"{video.name}: its frame rate is unknown; false alarms per hour need Video.fps, or fps here"
-            )
-        return fps
-
-
-def _against_all(videos: list[Video], curves: list[Curve]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    anomalies = _known(videos, "anomalies")
-    return [against(curve, events) for curve, events in zip(curves, anomalies, strict=True)]
-
-
-def _known(videos: list[Video], field: str) -> list[Any]:
-    unknown = [video.name for video in videos if getattr(video, field) is None]
-    if unknown:
-        raise ValueError(
-            f"{len(unknown)} of {len(videos)} videos have no {field}: {', '.join(unknown[:10])}"
-            f"{', …' if len(unknown) > 10 else ''}; this metric needs it of every video"
-        )
-    return [getattr(video, field) for video in videos]
+        return judging.event_numbers(self.videos, curves, self.threshold, self.fps)

@@ -92,6 +92,17 @@ class PixelMetric(Metric):
         counts = self._gathered()
         return self.values(counts) if len(counts) else {}
 
+    def counts(self) -> np.ndarray | None:
+        """The counts of all processes, as `merged` makes them; None without pixel scores.
+
+        After `compute` a process may ask alone; before, all must ask together. Raises ValueError as `compute` does.
+        """
+        if self._counts is None:
+            with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+                self._gathered()
+        counts = self._gathered()
+        return counts if len(counts) else None
+
     def count(self, video: int, score: np.ndarray, mask: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Counts int64 (R, C) of the map score (Y, X), which holds for frames (F,) of a video, masked (F, Y, X)."""
         raise NotImplementedError
@@ -308,17 +319,6 @@ class PixelAuroc(PixelMetric):
             "pixel_auroc": auroc_of_histogram(positive, negative),
             "pixel_ap": average_precision_of_histogram(positive, negative),
         }
-
-    def histogram(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Positive and negative pixels per bin, int64 (65536,) each, of all processes; None without pixel scores.
-
-        After `compute` a process may ask alone; before, all must ask together. Raises ValueError as `compute` does.
-        """
-        if self._counts is None:
-            with self.sync_context(dist_sync_fn=self.dist_sync_fn):
-                self._gathered()
-        counts = self._gathered()
-        return (counts[:, 0], counts[:, 1]) if len(counts) else None
 
 
 def _held(frame: np.ndarray, first: int, end: int) -> list[tuple[int, int, int]]:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from vigil.pixel_metrics import PIECE, PixelMetric, length_of
-from vigil.regions import detection_criteria, label_regions, link_regions, match_regions
+from vigil.regions import criteria_of_counts, label_regions, link_regions, match_regions
 from vigil.types import Video
 
 
 class RegionMetric(PixelMetric):
     """Region- and track-based detection, rbdc and tbdc: how many regions and tracks are found, at up to one false
-    positive region per frame; `detection_criteria` names the source and where we differ.
+    positive region per frame; `criteria_of_counts` names the source and where we differ.
 
     True regions are the objects of an integer mask or the connected components of a bool one; a track is an object
     of a video, or components linked from frame to frame (`link_regions`). levels: thresholds are 1 / levels,
@@ -63,11 +63,7 @@ class RegionMetric(PixelMetric):
         return np.concatenate([key, total], axis=1)
 
     def values(self, counts: np.ndarray) -> dict[str, float]:
-        video, track = counts[counts[:, 1] < 0], counts[counts[:, 1] >= 0]
-        rbdc, tbdc = detection_criteria(
-            int(video[:, 2].sum()), video[:, 3:].sum(axis=0), track[:, 2], track[:, 3:], self.alpha
-        )
-        return {"rbdc": rbdc, "tbdc": tbdc}
+        return criteria_of_counts(counts, self.alpha)
 
     def _tracks(self, video: int) -> list[np.ndarray]:
         """The track of every component, frame by frame; of the latest video, as clips come video after video."""

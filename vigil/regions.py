@@ -147,6 +147,13 @@ def detection_criteria(
     return area_to_one(rate, detected.sum(axis=0) / regions.sum()), area_to_one(rate, tracks_found.mean(axis=0))
 
 
+def criteria_of_counts(counts: np.ndarray, alpha: float = 0.1) -> dict[str, float]:
+    """rbdc and tbdc of the counts that a RegionMetric keeps: int64 (R, 3 + L), rows as its `count` gives them."""
+    video, track = counts[counts[:, 1] < 0], counts[counts[:, 1] >= 0]
+    rbdc, tbdc = detection_criteria(int(video[:, 2].sum()), video[:, 3:].sum(axis=0), track[:, 2], track[:, 3:], alpha)
+    return {"rbdc": rbdc, "tbdc": tbdc}
+
+
 def area_to_one(rate: np.ndarray, found: np.ndarray) -> float:
     """Area below `found` (L,), in [0, 1], over the rates 0 to 1 of false positives per frame, `rate` (L,), any order.
 
