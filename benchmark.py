@@ -1,234 +1,219 @@
-"""The benchmark runner: tables of cells, each a system fitted and tested by the `lightning` command.
+"""The benchmark runner: plan, run, report, score, verify. `python benchmark.py run configs/benchmarks/demo.yaml`
 
-`python benchmark.py run configs/benchmarks/hiprobe_ablations.yaml --demo`
+A thin front: cells are in vigil/cells.py, their processes in vigil/runner.py, the tables in vigil/leaderboard.py. None
+of it imports torch; what does is the `lightning` command that each cell starts.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import csv
-import io
-import json
-import re
-import statistics
-import subprocess
+import os
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
+from vigil.cells import Benchmark, Place, read_benchmark
+from vigil.records import DONE, MISSING, NOT_THERE, plan, weights_lacking
 
-from cli import main
-
-SHOWN = (
-    "frame_auroc",
-    "frame_auroc_refined",
-    "frame_auroc_gated",
-    "frame_ap",
-    "frame_ap_refined",
-)  # columns, where a system has them
-
-
-@dataclass
-class Cell:
-    """One system, fitted on one dataset with each of several seeds, and tested on one or more.
-
-    system, fit, test, machine: names of files in configs/systems, data, machines. set: {key: value} of the command, for
-    fit and test alike.
-    """
-
-    name: str
-    system: str
-    fit: str | None
-    test: list[str]
-    machine: str = "cpu"
-    seeds: list[int] = field(default_factory=lambda: [0])
-    set: dict[str, Any] = field(default_factory=dict)
-
-
-def read_cells(file: Path, demo: bool = False) -> list[Cell]:
-    """The cells of a benchmark file: each of `cells` over what `every` says, and with demo what `demo` sets.
-
-    A cell may say what `demo` sets for it alone. Raises ValueError for unknown keys, or where a name comes twice.
-    """
-    table = yaml.safe_load(file.read_text())
-    every, cells = table.get("every", {}), []
-    for given in table["cells"]:
-        own = given.pop("demo", {})
-        merged = {**every, **given}
-        merged["set"] = {**every.get("set", {}), **(table.get("demo", {}) if demo else {}), **given.get("set", {})}
-        merged["set"] |= own if demo else {}
-        known = {one.name for one in fields(Cell)}
-        unknown = sorted(merged.keys() - known)
-        if unknown:
-            raise ValueError(
-                f"{file}: {given.get('name')}: {', '.join(unknown)} unknown; {', '.join(sorted(known))} may be said"
-            )
-        cells.append(Cell(**merged))
-    names = [cell.name for cell in cells]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{file}: {', '.join(twice)}: every cell needs a name of its own")
-    return cells
-
-
-def arguments(cell: Cell, dataset: str, seed: int, runs: Path, world: Path | None) -> list[str]:
-    """What the command is given besides its verb; world: where demo copies are rendered, None for real data."""
-    configs = [("systems", cell.system), ("data", dataset), ("machines", cell.machine)]
-    said = [part for folder, name in configs for part in ("-c", f"configs/{folder}/{name}.yaml")]
-    values = {"runs": str(runs), "seed_everything": seed, "data.seed": seed, **cell.set}
-    values |= {} if world is None else {"data.demo": True, "data.root": str(world / dataset)}
-    values |= {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False, "trainer.logger": False}
-    return said + [part for key, value in values.items() for part in (f"--{key}", _spelled(value))]
-
-
-def _spelled(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def newest(folder: Path, pattern: str) -> Path:
-    """The file below a folder that was written last. Raises ValueError where there is none."""
-    files = sorted(folder.glob(pattern), key=lambda file: file.stat().st_mtime)
-    if not files:
-        raise ValueError(f"{folder}: the command left no {pattern}")
-    return files[-1]
-
-
-def run_cell(cell: Cell, runs: Path, world: Path | None) -> Iterator[dict[str, Any]]:
-    """Fits once per seed and tests on every dataset: a row each. What the command prints is appended to runs/log.txt.
-
-    Raises ValueError with the last lines of that log where a command fails.
-    """
-    for seed in cell.seeds:
-        folder = runs / f"seed_{seed}"
-        start, checkpoint = time.perf_counter(), []
-        apart = cell.machine != "cpu"  # several processes are started with this one's own command
-        if cell.fit is not None:
-            command(["fit", *arguments(cell, cell.fit, seed, folder, world)], runs / "log.txt", apart)
-            checkpoint = ["--ckpt_path", str(newest(folder, "**/last.ckpt"))]
-        fit_s = time.perf_counter() - start
-        for dataset in cell.test:
-            command(["test", *arguments(cell, dataset, seed, folder, world), *checkpoint], runs / "log.txt", apart)
-            facts = json.loads(newest(folder, "**/test-*/metrics.json").read_text())
-            protocol, metrics = facts["protocol"], facts["metrics"]
-            chosen = protocol.get("layer", protocol.get("heads"))
-            named = (
-                " ".join(f"L{layer}H{head}" for layer, head in sorted(chosen)) if isinstance(chosen, list) else chosen
-            )
-            row = {"cell": cell.name, "fit": cell.fit, "test": dataset, "seed": seed, "chosen": named, "fit_s": fit_s}
-            yield row | metrics
-
-
-def command(args: list[str], log: Path, apart: bool = False) -> None:
-    """The `lightning` command, in this process or `apart`. Raises ValueError with what it said where it fails."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    said = io.StringIO()
-    try:
-        if apart:
-            done = subprocess.run([sys.executable, "-m", "cli", *args], capture_output=True, text=True, check=False)
-            said.write(done.stdout + done.stderr)
-            if done.returncode:
-                raise SystemExit(done.returncode)
-            return
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            main(args)
-    except SystemExit as stop:
-        if stop.code == 130:
-            raise KeyboardInterrupt from None
-        raise ValueError(said.getvalue().strip()[-500:]) from None
-    except Exception as error:  # out of memory, a NaN: this cell's end and not the table's
-        raise ValueError(f"{type(error).__name__}: {error}") from error
-    finally:
-        with log.open("a") as file:
-            file.write(f"$ lightning {' '.join(args)}\n{said.getvalue()}\n")
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown, a line per cell and test set: what was chosen, and each metric as its mean over seeds.
-
-    With one seed the 95 % interval over videos stands behind frame_auroc; with several, their standard deviation.
-    """
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["cell"], row["test"]), []).append(row)
-    shown = [key for key in SHOWN if any(key in row for row in rows)]
-    lines = [["cell", "test", "seeds", "chosen", *shown], ["---"] * (4 + len(shown))]
-    for (cell, test), group in groups.items():
-        chosen: dict[str, int] = {}
-        for row in group:
-            chosen[str(row["chosen"])] = chosen.get(str(row["chosen"]), 0) + 1
-        most = sorted(chosen, key=lambda name: -chosen[name])
-        named = ", ".join(name if len(group) == 1 else f"{name} ({chosen[name]}x)" for name in most if name != "None")
-        lines.append([cell, test, str(len(group)), named or "-", *(_number(group, key) for key in shown)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def _number(group: Sequence[Mapping[str, Any]], key: str) -> str:
-    values = [float(row[key]) for row in group if key in row]
-    if not values:
-        return "-"
-    if len(values) > 1:
-        return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
-    low, high = (group[0].get(f"{key}_{end}") for end in ("low", "high"))
-    return f"{values[0]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
-
-
-def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Every number of every row, as CSV."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def run(file: Path, out: Path, demo: bool, world: Path) -> None:
-    """Every cell of a file, one after another; a failed one is told and the others go on. Status 1 if any failed.
-
-    Writes out/rows.csv and out/table.md after each cell, and prints the table at the end.
-    """
-    rows: list[dict[str, Any]] = []
-    failed = []
-    out.mkdir(parents=True, exist_ok=True)
-    cells = read_cells(file, demo)
-    for number, cell in enumerate(cells, 1):
-        start = time.perf_counter()
-        try:
-            rows.extend(run_cell(cell, out / re.sub(r"\W+", "_", cell.name), world if demo else None))
-        except ValueError as error:
-            failed.append(cell.name)
-            print(f"{number}/{len(cells)} {cell.name} failed: {error}", flush=True)
-            continue
-        print(f"{number}/{len(cells)} {cell.name}: {time.perf_counter() - start:.0f} s", flush=True)
-        write_rows(out / "rows.csv", rows)
-        (out / "table.md").write_text(table(rows))
-    if rows:
-        print(f"\n{table(rows)}\nEvery number: {out / 'rows.csv'}")
-    if failed:
-        raise SystemExit(f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}; see their log.txt")
+STEP_WORDS = "cell", "seed", "step", "state", "hours", "why"
 
 
 def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments of the command line."""
-    parser = argparse.ArgumentParser(prog="benchmark.py", description="Tables of cells, each fitted and tested.")
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py", description="Tables of cells, each a system fitted on data and tested on data."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("run", help="fit and test every cell of a file")
-    verb.add_argument("file", type=Path, help="configs/benchmarks/*.yaml")
-    verb.add_argument("--demo", action="store_true", help="on rendered copies of the datasets, with small backbones")
-    verb.add_argument("--world", type=Path, default=Path("demo_world"), help="where the demo copies are rendered")
-    verb.add_argument("--out", type=Path, help="where runs, rows.csv and table.md go; runs/benchmark/FILE by default")
-    return parser.parse_args(args)
+    says = {
+        "plan": "what would run, what is there already, what is missing, how long it takes",
+        "run": "fit and test every cell that is not done; the same command goes on where it stopped",
+        "report": "the leaderboard: Markdown, CSV and a page; --check: whether the README's tables are the results'",
+        "score": "judge somebody else's scores.csv as this file's systems are judged",
+        "verify": "recompute every number from what the runs stored; status 1 at any difference",
+    }
+    for verb, help_text in says.items():
+        one = verbs.add_parser(verb, help=help_text, description=help_text)
+        optional = {"nargs": "?"} if verb == "report" else {}
+        one.add_argument("file", type=Path, help="configs/benchmarks/*.yaml, or a measured.csv to verify", **optional)
+        one.add_argument("--demo", action="store_true", help="on rendered copies of the datasets, with small backbones")
+        one.add_argument("--out", type=Path, help="where runs and tables go; runs/benchmark/FILE by default")
+        one.add_argument("--world", type=Path, default=Path("demo_world"), help="where the demo copies are rendered")
+        one.add_argument("--data", type=Path, help="a folder with a folder per dataset; by default as the configs say")
+        one.add_argument("--machine", help="of configs/machines, instead of what the cells name")
+        one.add_argument("--only", nargs="+", metavar="CELL", help="these cells alone")
+        one.add_argument(
+            "--gpus", help="which to hand out, as 0,1; by default all that CUDA_VISIBLE_DEVICES or the driver names"
+        )
+    runner = verbs.choices["run"]
+    runner.add_argument("--jobs", type=int, default=1, help="steps without a GPU at a time")
+    runner.add_argument("--launcher", choices=("local", "slurm"), default="local")
+    runner.add_argument(
+        "--slurm", nargs="*", default=[], metavar="KEY=VALUE", help="submitit's, as slurm_partition=gpu"
+    )
+    verbs.choices["report"].add_argument(
+        "--check", action="store_true", help="compare the README's tables, write nothing"
+    )
+    verbs.choices["report"].add_argument(
+        "--publish", action="store_true", help="put the table into results/ and README"
+    )
+    submitted = verbs.choices["score"]
+    submitted.add_argument("--scores", type=Path, required=True, help="video,first_frame,end_frame,score[,refined]")
+    submitted.add_argument("--name", required=True, help="the row's name")
+    submitted.add_argument("--test", help="which of the file's test sets; needed where there are several")
+    submitted.add_argument("--supervision", default="not stated")
+    given = parser.parse_args(args)
+    if given.verb != "report" or given.file is not None:
+        given.out = given.out or Path("runs") / "benchmark" / (given.file.stem + ("-demo" if given.demo else ""))
+    elif not given.check:
+        parser.error("report needs a benchmark file, or --check")
+    return given
+
+
+def opened(given: argparse.Namespace) -> tuple[Benchmark, Place]:
+    """The benchmark that a command line names, and where it runs."""
+    found = read_benchmark(given.file, given.demo)
+    cells = found.cells
+    if given.only:
+        unknown = sorted(set(given.only) - {cell.name for cell in cells})
+        if unknown:
+            raise ValueError(f"--only {', '.join(unknown)}: the cells are {', '.join(cell.name for cell in cells)}")
+        cells = [cell for cell in cells if cell.name in given.only]
+    for cell in cells:
+        cell.machine = given.machine or cell.machine
+    place = Place(given.out, given.world if found.demo else None, given.data)
+    return Benchmark(found.table, cells, found.demo, found.left_out), place
+
+
+def pool(given: argparse.Namespace) -> list[str]:
+    """The GPUs to hand out."""
+    from vigil.provenance import gpus
+
+    said = given.gpus if given.gpus is not None else os.environ.get("CUDA_VISIBLE_DEVICES")
+    if said is None:
+        return [str(number) for number in range(len(gpus()))]
+    return [part.strip() for part in said.split(",") if part.strip()]
+
+
+def show_plan(given: argparse.Namespace) -> int:
+    """Print what would run."""
+    benchmark, place = opened(given)
+    chains = plan(benchmark.cells, place, len(pool(given)))
+    steps = [one for chain in chains for one in chain]
+    lines = [STEP_WORDS]
+    for one in steps:
+        hours = "" if one.state in (DONE, NOT_THERE) else "?" if one.seconds is None else f"{one.seconds / 3600:.2f}"
+        why = (one.why.splitlines() or [""])[0]
+        lines.append((one.step.cell.name, str(one.step.seed), one.step.name, one.state, hours, why))
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    for line in lines:
+        print("  ".join([*(text.ljust(width) for text, width in zip(line, widths, strict=False)), line[5]]).rstrip())
+    waiting = [one for one in steps if one.state not in (DONE, NOT_THERE, MISSING)]
+    known = [one.seconds for one in waiting if one.seconds is not None]
+    unknown = len(waiting) - len(known)
+    print(f"\n{len(waiting)} steps to run: {sum(known) / 3600:.2f} hours of those that ran before in some form", end="")
+    print(f", {unknown} never did" if unknown else "")
+    for text in weights_lacking(chains):
+        print(f"missing: {text}")
+    for name in benchmark.left_out:
+        print(f"left out of the demo: {name}, which the small backbone cannot tell from another cell")
+    return 0
+
+
+def run(given: argparse.Namespace) -> int:
+    """Run what is not done, and write the tables."""
+    from vigil.launchers import Launcher, Local, Slurm
+    from vigil.results import keep_result
+    from vigil.runner import Runner, alone
+    from vigil.runner_view import View
+    from vigil.tables import write_tables
+
+    benchmark, place = opened(given)
+    if given.jobs < 1:
+        raise ValueError(f"--jobs {given.jobs}: at least 1 is expected")
+    launcher: Launcher = Local()
+    if given.launcher == "slurm":
+        options = dict(part.split("=", 1) for part in given.slurm)
+        launcher = Slurm(place.out / "slurm", {key: int(v) if v.isdigit() else v for key, v in options.items()})
+    with alone(place.out):
+        cards = pool(given)
+        chains = plan(benchmark.cells, place, None if launcher.elsewhere else len(cards))
+        with View(place.out) as view:
+            runner = Runner(
+                chains, launcher, cards, given.jobs, lambda step: keep_result(benchmark.table, step), view.changed
+            )
+            status = runner.run()
+        text = write_tables(benchmark, place, chains)
+    print(f"\n{text}\nTables and pages: {place.out / 'leaderboard.html'}, .md, .csv; every number: measured.csv")
+    return status
+
+
+def report(given: argparse.Namespace) -> int:
+    """Write the tables of what has run, or compare the README's with the results."""
+    from vigil import tables
+
+    if given.check:
+        wrong = tables.readme_differs()
+        print("\n".join(wrong) or "The README's tables are those of results/measured.csv.")
+        return int(bool(wrong))
+    benchmark, place = opened(given)
+    chains = plan(benchmark.cells, place, None)
+    print(tables.write_tables(benchmark, place, chains))
+    if given.publish:
+        tables.publish(benchmark.table, place.out)
+    print(f"Written: {place.out / 'leaderboard.html'}, .md, .csv")
+    return 0
+
+
+def score(given: argparse.Namespace) -> int:
+    """Judge somebody else's scores as the file's systems are judged, and add the row to the tables."""
+    from vigil import tables
+    from vigil.submission import judge_submission
+
+    benchmark, place = opened(given)
+    chains = plan(benchmark.cells, place, None)
+    row = judge_submission(
+        benchmark.table, place.out, tables.rows_of(place.out, chains), given.scores, given.name, given.test,
+        given.supervision,
+    )  # fmt: skip
+    tables.write_tables(benchmark, place, chains)
+    for key in ("frame_auroc", "frame_auroc_low", "frame_auroc_high", "frame_ap", "frame_auroc_refined"):
+        if key in row:
+            print(f"{key:20} {row[key]:.4f}")
+    print(f"Added to {place.out / 'leaderboard.html'}")
+    return 0
+
+
+def verify(given: argparse.Namespace) -> int:
+    """Recompute every number from what was stored."""
+    import csv
+
+    from vigil.results import differences
+
+    measured = given.file if given.file.suffix == ".csv" else given.out / "measured.csv"
+    if not measured.is_file():
+        raise FileNotFoundError(f"{measured}: no such file; `python benchmark.py run {given.file}` writes it")
+    with measured.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    wrong = [text for row in rows for text in differences(row, measured.parent)]
+    print("\n".join(wrong))
+    print(f"{measured}: {len(rows)} rows, {len(wrong)} differences from what their runs stored")
+    return int(bool(wrong))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """One verb; returns its exit status."""
+    given = parse(args)
+    verbs = {"plan": show_plan, "run": run, "report": report, "score": score, "verify": verify}
+    try:
+        return verbs[given.verb](given)
+    except (ValueError, OSError, TypeError) as error:
+        if os.environ.get("VIGIL_TRACEBACK"):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
-    given = parse()
-    try:
-        run(given.file, given.out or Path("runs") / "benchmark" / given.file.stem, given.demo, given.world)
-    except (ValueError, OSError, TypeError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

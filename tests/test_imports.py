@@ -10,7 +10,10 @@ LAYERS = ("vigil", "lightning_modules", "datamodules", "callbacks")
 TOP = ("cli", "lightning_cli", "check_cli", "store_cli", "benchmark")
 LIGHT = (  # they start at once
     *("types", "features", "curves", "statistics", "event_map", "runs", "uca_keywords", "ground_truth", "reading_file"),
+    *("judging", "stored", "protocol", "provenance", "controls", "results", "submission", "tables", "cells", "records"),
+    *("staleness", "runner", "runner_view", "launchers", "claims", "measured", "comparison", "wording"),
     *(file.stem for file in sorted((ROOT / "vigil").glob("annotation*.py"))),
+    *(file.stem for file in sorted((ROOT / "vigil").glob("leaderboard*.py"))),
 )
 ALONE = {"av": {"vigil/video.py", "vigil/video_stream.py"}, "timm": {"vigil/deit.py"}}
 FILES = sorted(file for layer in LAYERS for file in (ROOT / layer).glob("*.py"))

@@ -1,0 +1,256 @@
+"""Cells of a benchmark file: which system is fitted on what, tested on what, with which seeds. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+BY_EVENTS = ("uca",)  # judged by what is said of events, not by frames
+KEYS_OF_A_FILE = ("every", "demo", "cells", "only_demo", "controls")
+KEYS_OF_A_CELL = ("demo", "only_real")  # besides the fields of Cell
+CONTROL = (
+    "frame_difference"  # the control that looks at the pixels, and so is a system; the others need the truth alone
+)
+
+
+@dataclass
+class Cell:
+    """One system, fitted on one dataset with each of several seeds, and tested on one or more.
+
+    system, fit, test, machine: names of files in configs/systems, data, machines; fit None where nothing is fitted.
+    set: {key: value} of the command, for fit and test alike; fit_set: for the fit alone; test_set: {dataset:
+    {key: value}} for one test alone.
+    claim: the method under which results/claims.csv holds the paper's own number. kind: system or control.
+    """
+
+    name: str
+    system: str
+    fit: str | None
+    test: list[str]
+    machine: str = "cpu"
+    seeds: list[int] = field(default_factory=lambda: [0])
+    set: dict[str, Any] = field(default_factory=dict)
+    fit_set: dict[str, Any] = field(default_factory=dict)
+    test_set: dict[str, dict[str, Any]] = field(default_factory=dict)
+    claim: str | None = None
+    kind: str = "system"
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder's."""
+        return re.sub(r"[^\w.]+", "_", self.name).strip("_") or "cell"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark file: its table's name, its cells, whether on demo copies, and which cells that leaves out."""
+
+    table: str
+    cells: list[Cell]
+    demo: bool
+    left_out: list[str]
+
+
+def read_benchmark(file: Path, demo: bool = False) -> Benchmark:
+    """A benchmark file: each of `cells` over what `every` says, and with demo what `demo` sets.
+
+    A demo runs on the machine cpu. A cell may say what `demo` sets for it alone, and `only_real` where a demo could not
+    tell it from another. A file of `only_demo` is always read so. The control that looks at pixels is added, tested
+    wherever any cell is, unless `controls: false`. Raises FileNotFoundError, and ValueError for unknown keys, unknown
+    names of configs, no cells, or where two cells are one folder.
+    """
+    table = _load(file)
+    unknown = sorted(table.keys() - set(KEYS_OF_A_FILE))
+    if unknown or not isinstance(table.get("cells"), list) or not table["cells"]:
+        raise ValueError(
+            f"{file}: {', '.join(unknown) or 'no cells'}; {', '.join(KEYS_OF_A_FILE)} may be said, cells must be a list"
+        )
+    demo = demo or bool(table.get("only_demo"))
+    cells, left_out = [], []
+    for number, given in enumerate(table["cells"], 1):
+        if not isinstance(given, dict) or not given.get("name"):
+            raise ValueError(f"{file}: cell {number} has no name; {{name: …, system: …}} is expected")
+        if demo and given.get("only_real"):
+            left_out.append(str(given["name"]))
+            continue
+        cells.append(_cell(file, table, given, demo))
+    if table.get("controls", True):
+        tested = list(dict.fromkeys(name for cell in cells for name in cell.test if name not in BY_EVENTS))
+        machine = cells[0].machine
+        aims = {key: values for cell in cells for key, values in cell.test_set.items()}
+        control = Cell("frame difference", CONTROL, None, tested, machine, test_set=aims, kind="control")
+        cells += [control] * bool(tested)
+    slugs = [cell.slug for cell in cells]
+    twice = sorted({cell.name for cell in cells if slugs.count(cell.slug) > 1})
+    if twice:
+        raise ValueError(f"{file}: {', '.join(twice)}: every cell needs a name of its own, also as a folder")
+    return Benchmark(file.stem, cells, demo, left_out)
+
+
+def _cell(file: Path, table: Mapping[str, Any], given: Mapping[str, Any], demo: bool) -> Cell:
+    every = table.get("every") or {}
+    merged = {**every, **{key: value for key, value in given.items() if key not in KEYS_OF_A_CELL}}
+    merged["set"] = {**every.get("set", {}), **((table.get("demo") or {}) if demo else {}), **given.get("set", {})}
+    merged |= {"machine": "cpu"} if demo else {}
+    merged["set"] |= given.get("demo", {}) if demo else {}
+    permitted = {one.name for one in fields(Cell)} - {"kind"}
+    unknown = sorted(merged.keys() - permitted)
+    where = f"{file}: {given['name']}"
+    if unknown:
+        known = ", ".join(sorted(permitted | set(KEYS_OF_A_CELL)))
+        raise ValueError(f"{where}: {', '.join(unknown)} unknown; {known} may be said")
+    absent = [key for key in ("system", "test") if not merged.get(key)]
+    if absent or "fit" not in merged:
+        raise ValueError(f"{where}: {', '.join(absent or ['fit'])} missing; fit: null where nothing is fitted")
+    cell = Cell(**merged)
+    if not isinstance(cell.test, list) or not isinstance(cell.seeds, list) or not cell.seeds:
+        raise ValueError(f"{where}: test {cell.test!r} and seeds {cell.seeds!r}: lists are expected")
+    for folder, names in (("data", [*cell.test, *([cell.fit] if cell.fit else [])]), ("machines", [cell.machine])):
+        for name in names:
+            if not (ROOT / "configs" / folder / f"{name}.yaml").is_file():
+                there = ", ".join(sorted(path.stem for path in (ROOT / "configs" / folder).glob("*.yaml")))
+                raise ValueError(f"{where}: no configs/{folder}/{name}.yaml; there are {there}")
+    strays = sorted(cell.test_set.keys() - set(cell.test))
+    if strays and "test_set" in given:
+        raise ValueError(f"{where}: test_set of {', '.join(strays)}, which it is not tested on")
+    return cell
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a benchmark runs: out, its folder; world, of the demo copies, or None for real data.
+
+    data: a folder with one folder per dataset, which then stand for the roots that the configs name.
+    """
+
+    out: Path
+    world: Path | None = None
+    data: Path | None = None
+
+    def root(self, dataset: str, settings: Mapping[str, Any]) -> str:
+        """The folder of a dataset."""
+        if self.world is not None:
+            return str(self.world / dataset)
+        return str(self.data / dataset) if self.data is not None else str(settings.get("data.root", ""))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a cell with one seed: its fit, or one of its tests."""
+
+    cell: Cell
+    seed: int
+    verb: str
+    dataset: str
+    place: Place
+
+    @property
+    def name(self) -> str:
+        return f"{self.verb} {self.dataset}" if self.verb == "test" else "fit"
+
+    @property
+    def folder(self) -> Path:
+        """Of the cell with this seed: run folders, log and records."""
+        return self.place.out / "cells" / self.cell.slug / f"seed_{self.seed}"
+
+    @property
+    def record(self) -> Path:
+        """What is known of this step's last run."""
+        return self.folder / f"{self.name.replace(' ', '_')}.json"
+
+    def settings(self) -> dict[str, Any]:
+        """Every value that the command is given, {dotted key: value}: of the three configs, and what the cell sets."""
+        values: dict[str, Any] = {}
+        for folder, name in self._configs():
+            values |= flat(_config(ROOT / "configs" / folder / f"{name}.yaml"))
+        given = {_short(key): value for key, value in self._given().items()}
+        for key, value in given.items():  # a view given whole replaces the view, not one key of it
+            values = {name: old for name, old in values.items() if not name.startswith(f"{key}.")}
+            values |= flat(value, key) if isinstance(value, dict) else {key: value}
+        return values
+
+    def arguments(self) -> list[str]:
+        """Of the `lightning` command, its verb first; a test of something fitted also needs its checkpoint."""
+        files = (ROOT / "configs" / folder / f"{name}.yaml" for folder, name in self._configs())
+        said = [part for file in files for part in ("-c", os.path.relpath(file))]
+        given = {"runs": str(self.folder), **self._given()}
+        given |= {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False, "trainer.logger": False}
+        return [self.verb, *said, *(part for key, value in given.items() for part in (f"--{key}", spelled(value)))]
+
+    def _configs(self) -> list[tuple[str, str]]:
+        return [("systems", self.cell.system), ("data", self.dataset), ("machines", self.cell.machine)]
+
+    def _given(self) -> dict[str, Any]:
+        values: dict[str, Any] = {"seed_everything": self.seed, "data.seed": self.seed, **self.cell.set}
+        values |= self.cell.fit_set if self.verb == "fit" else self.cell.test_set.get(self.dataset, {})
+        root = self.place.root(self.dataset, {})
+        values |= {"data.root": root} if root else {}
+        return values | ({"data.demo": True} if self.place.world is not None else {})
+
+
+def steps_of(cell: Cell, place: Place) -> Iterator[list[Step]]:
+    """The steps of each seed, in the order that they have to be done: one fit, then each test."""
+    for seed in cell.seeds:
+        fit = [] if cell.fit is None else [Step(cell, seed, "fit", cell.fit, place)]
+        yield fit + [Step(cell, seed, "test", dataset, place) for dataset in cell.test]
+
+
+def there_yet(cell: Cell) -> bool:
+    """Whether the cell's system has landed; a table's cells are written before it."""
+    return (ROOT / "configs" / "systems" / f"{cell.system}.yaml").is_file()
+
+
+def gpus_of(cell: Cell, pool: int) -> int:
+    """How many GPUs the cell's machine names, or the cell as trainer.devices; `pool` where it takes every one."""
+    trainer = _config(ROOT / "configs" / "machines" / f"{cell.machine}.yaml").get("trainer", {})
+    if trainer.get("accelerator") not in ("gpu", "cuda"):
+        return 0
+    devices = cell.set.get("trainer.devices", trainer.get("devices", -1))
+    devices = len(devices) if isinstance(devices, list) else int(devices)
+    return max(pool, 1) if devices < 0 else devices
+
+
+def flat(values: Any, before: str = "") -> dict[str, Any]:
+    """{dotted key: value} of nested mappings; init_args is left out, as the command lets one."""
+    if not isinstance(values, dict) or not values:
+        return {before: values} if before else {}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, _short(f"{before}.{key}" if before else str(key)))
+    return found
+
+
+def spelled(value: Any) -> str:
+    """A value as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _short(key: str) -> str:
+    return ".".join(part for part in key.split(".") if part != "init_args")
+
+
+@cache
+def _config(file: Path) -> dict[str, Any]:
+    return _load(file) if file.is_file() else {}
+
+
+def _load(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; the benchmarks are in configs/benchmarks/")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        content = yaml.load(file.read_text(), Loader=loader)  # safe, and ten times as fast as the one in Python
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: a mapping is expected, found {type(content).__name__}")
+    return content

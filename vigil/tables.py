@@ -1,0 +1,127 @@
+"""What a benchmark's folder and the project's results hold together: tables, the README's among them. No torch."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vigil import leaderboard
+from vigil.cells import ROOT, Benchmark, Place
+from vigil.records import DONE, FAILED, MISSING, Planned, read_record
+from vigil.results import collect, write_measured
+
+CLAIMS = ROOT / "results" / "claims.csv"
+STORED = (
+    "truth.csv",
+    "scores.csv",
+    "captions.csv",
+    "class_scores.csv",
+    "pixel_histogram.npz",
+    "regions.npz",
+    "metrics.json",
+    "details.json",
+    "row.json",
+)  # fmt: skip; what a published row keeps of its run
+README = ROOT / "README.md"
+MARKED = re.compile(r"(<!-- leaderboard: ([\w-]+) -->\n)(.*?)(<!-- end of leaderboard -->)", re.DOTALL)
+
+
+def write_tables(benchmark: Benchmark, place: Place, chains: Sequence[Sequence[Planned]]) -> str:
+    """measured.csv and leaderboard.md, .csv, .html of all finished tests in the benchmark's folder; the Markdown."""
+    rows = rows_of(place.out, chains)
+    write_measured(place.out / "measured.csv", rows)
+    return write_leaderboard(place.out, place.out, unfinished(chains))
+
+
+def rows_of(out: Path, chains: Sequence[Sequence[Planned]]) -> list[dict[str, Any]]:
+    """The rows of finished tests, of scores from elsewhere, and of the controls judged as any of them is."""
+    done = [one.step for chain in chains for one in chain if one.step.verb == "test" and one.state == DONE]
+    rows = collect(out, (step.folder / read_record(step.record)["result"] for step in done))
+    rows += collect(out, _folders(out.glob("submitted/*/*/row.json")))
+    judged = [row["protocol"]["judged"] for row in rows]
+    controls = collect(out, _folders(out.glob("controls/*/*/row.json")))
+    return rows + [row for row in controls if row["protocol"]["judged"] in judged]
+
+
+def unfinished(chains: Sequence[Sequence[Planned]]) -> list[dict[str, Any]]:
+    """The steps without a result, for the tables: tests, and fits that failed or cannot run."""
+    found = []
+    for one in (one for chain in chains for one in chain if one.state != DONE):
+        step = one.step
+        if step.verb == "test" or one.state in (FAILED, MISSING):
+            told = {"cell": step.cell.name, "test": step.name, "seed": step.seed}
+            found.append({**told, "state": one.state, "why": one.why})
+    return found
+
+
+def write_leaderboard(measured: Path, out: Path, missing: Sequence[dict[str, Any]] = ()) -> str:
+    """leaderboard.md, .csv and .html in `out`, of measured.csv in the folder `measured`; returns the Markdown."""
+    rows, claims = leaderboard.read_measured(measured / "measured.csv"), leaderboard.read_claims(CLAIMS)
+    details = leaderboard.details_in(measured)
+    text = leaderboard.markdown(rows, claims, missing, details)
+    (out / "leaderboard.md").write_text(text)
+    leaderboard.write_csv(out / "leaderboard.csv", rows, claims, details)
+    leaderboard.write_page(out / "leaderboard.html", rows, claims, details, missing)
+    return text
+
+
+def publish(table: str, out: Path) -> None:
+    """Put a benchmark's rows, and what is needed to judge them again, into results/, and its table into the README."""
+    results = ROOT / "results"
+    with (out / "measured.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if any(row["dirty"] not in ("False", "") for row in rows):
+        raise ValueError(f"{out}: rows of code that no commit holds; commit it and run again, then publish")
+    stored = results / "stored" / table
+    shutil.rmtree(stored, ignore_errors=True)
+    for number, row in enumerate(rows):
+        name = re.sub(r"\W+", "_", f"{row['cell']} {row['test']} {row['seed']}")
+        target = stored / f"{number:03d}_{name}"
+        target.mkdir(parents=True)
+        for file in STORED:
+            if (out / row["folder"] / file).is_file():
+                shutil.copyfile(out / row["folder"] / file, target / file)
+        row["folder"] = target.relative_to(results).as_posix()
+    measured = results / "measured.csv"
+    others: list[dict[str, Any]] = []
+    if measured.is_file():
+        with measured.open(newline="") as stream:
+            others = [row for row in csv.DictReader(stream) if row["table"] != table]
+    write_measured(measured, others + rows)
+    README.write_text(_with_tables(README.read_text()))
+
+
+def readme_differs() -> list[str]:
+    """The tables of the README that are not those which results/ gives, in words."""
+    text = README.read_text()
+    new = _with_tables(text)
+    if not MARKED.search(text):
+        return ["README.md has no table: a line `<!-- leaderboard: NAME -->` and one `<!-- end of leaderboard -->`"]
+    pairs = zip(MARKED.finditer(text), MARKED.finditer(new), strict=True)
+    return [
+        f"README.md: the table {old.group(2)} is not the one that results/measured.csv gives; `report FILE --publish` "
+        "writes it"
+        for old, made in pairs
+        if old.group(3) != made.group(3)
+    ]
+
+
+def _with_tables(text: str) -> str:
+    """The README's text with each marked table made of the results."""
+    results = ROOT / "results"
+    rows, claims = leaderboard.read_measured(results / "measured.csv"), leaderboard.read_claims(CLAIMS)
+
+    def made(found: re.Match[str]) -> str:
+        chosen = [row for row in rows if row.table == found.group(2)]
+        table = leaderboard.markdown(chosen, claims, (), leaderboard.details_in(results))
+        return f"{found.group(1)}{table}{found.group(4)}"
+
+    return MARKED.sub(made, text)
+
+
+def _folders(files: Iterable[Path]) -> list[Path]:
+    return sorted(file.parent for file in files)
