@@ -6,7 +6,7 @@ READY := .venv/ready
 
 .PHONY: demo test setup lint types speed gpu-check demo-encoder demo-backbone demo-clip clean
 
-demo: $(READY)  ## render the demo world, fit three systems on it, test them, show what came out
+demo: $(READY)  ## render the demo world, run every system on it, show what came out
 	$(BIN)/python demo.py
 
 test: $(READY)  ## every test that needs no GPU

@@ -41,6 +41,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
         one.add_argument("--data", type=Path, help="a folder with a folder per dataset; by default as the configs say")
         one.add_argument("--machine", help="of configs/machines, instead of what the cells name")
         one.add_argument("--only", nargs="+", metavar="CELL", help="these cells alone")
+        one.add_argument("--tests", nargs="+", metavar="DATASET", help="these test sets alone")
         one.add_argument(
             "--gpus", help="which to hand out, as 0,1; by default all that CUDA_VISIBLE_DEVICES or the driver names"
         )
@@ -78,7 +79,13 @@ def opened(given: argparse.Namespace) -> tuple[Benchmark, Place]:
         if unknown:
             raise ValueError(f"--only {', '.join(unknown)}: the cells are {', '.join(cell.name for cell in cells)}")
         cells = [cell for cell in cells if cell.name in given.only]
+    if given.tests:
+        unknown = sorted(set(given.tests) - {name for cell in cells for name in cell.test})
+        if unknown:
+            raise ValueError(f"--tests {', '.join(unknown)}: no cell is tested on it")
+        cells = [cell for cell in cells if set(cell.test) & set(given.tests)]
     for cell in cells:
+        cell.test = [name for name in cell.test if not given.tests or name in given.tests]
         cell.machine = given.machine or cell.machine
     place = Place(given.out, given.world if found.demo else None, given.data)
     return Benchmark(found.table, cells, found.demo, found.left_out), place

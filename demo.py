@@ -1,4 +1,4 @@
-"""The demo: render a world, fit three systems on it, test them beside two baselines, and say where everything is.
+"""The demo: render a world, run every system on it through the benchmark runner, and say where everything is.
 
 `make demo` runs this.
 """
@@ -7,44 +7,34 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 import time
 from pathlib import Path
 
+import benchmark
 from cli import main
 from datamodules.demo import FPS
 
-CONFIG = ["-c", "configs/demo.yaml"]
+TABLE = ["configs/benchmarks/demo.yaml", "--tests", "ucf_crime"]
+OUT = Path("runs/benchmark/demo")
 ROOT = Path("demo_world/ucf_crime")
-WORLD = ["-c", "configs/data/ucf_crime.yaml", "--data.demo", "true", "--data.root", str(ROOT)]
-CPU = ["-c", "configs/machines/cpu.yaml"]
-# small backbones of our own in place of those of several GB
-PROMPTING = ["-c", "configs/systems/prompting.yaml", "--model.dtype", "float32"]
-PROMPTING += ["--model.backbone", "weights/demo_mllm"]
-# fitted on all training videos, not on 1 % of some hundred, with words that the small MLLM was trained on
-PROBE = ["--model.dtype", "float32", "--model.backbone", "weights/demo_mllm", "--model.fraction", "1.0"]
-PROBE += ["--model.prompt", "Describe what happens in this video."]
-PROBES = {"HiProbe": ["-c", "configs/systems/hiprobe.yaml"], "SteerVad": ["-c", "configs/systems/steervad.yaml"]}
-CLIP = ["-c", "configs/systems/zero_shot_clip.yaml", "--model.anomalous", "general"]
-CLIP += ["--model.clip", "weights/demo_clip"]
+PROMPTING = ["-c", "configs/systems/prompting.yaml", "-c", "configs/machines/cpu.yaml"]
+PROMPTING += ["--model.dtype", "float32", "--model.backbone", "weights/demo_mllm"]
+QUESTION = "Describe what happens in this video."
 DESCRIBED = "Robbery005_x264"  # a test video
 
 
 def newest(pattern: str) -> Path:
-    """The file under runs/ that matches and was written last."""
-    return max(Path("runs").glob(pattern), key=lambda file: file.stat().st_mtime)
-
-
-def auroc(system: str) -> str:
-    """Frame AUROC of the system's last test, with its interval."""
-    found = json.loads(newest(f"{system}-UcfCrime/**/test-*/metrics.json").read_text())["metrics"]
-    return f"{found['frame_auroc']:.3f}  ({found['frame_auroc_low']:.3f} to {found['frame_auroc_high']:.3f})"
+    """The file that matches and was written last."""
+    return max(Path().glob(pattern), key=lambda file: file.stat().st_mtime)
 
 
 def descriptions() -> str:
     """What the small MLLM says of windows of a test video, beside what happens there."""
     truth = json.loads((ROOT / "uca" / "UCFCrime_Test.json").read_text())[DESCRIBED]
     events = list(zip(truth["timestamps"], truth["sentences"], strict=True))
-    with newest("Prompting-OwnVideos/predict-*/captions.csv").open() as stream:
+    with newest("runs/Prompting-OwnVideos/predict-*/captions.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     told = []
     for row in rows:
@@ -56,46 +46,49 @@ def descriptions() -> str:
     return "\n".join(told[:: max(1, len(told) // 3)][:3])
 
 
+def results() -> str:
+    """Frame AUROC of every row, with its interval; controls after the systems."""
+    with (OUT / "measured.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["frame_auroc"]]
+    rows.sort(key=lambda row: (row["kind"] == "control", -float(row["frame_auroc"])))
+    lines = []
+    for row in rows:
+        value, low, high = (float(row[f"frame_auroc{end}"]) for end in ("", "_low", "_high"))
+        name = f"{row['cell']} (control)" if row["kind"] == "control" else row["cell"]
+        lines.append(f"  {name:32} {value:.3f}  ({low:.3f} to {high:.3f})")
+    return "\n".join(lines)
+
+
 def demo() -> None:
     start = time.perf_counter()
-    main(["fit", *CONFIG])
-    checkpoint = newest("MilRanker-UcfCrime/*/checkpoints/last.ckpt")
-    main(["test", *CONFIG, "--ckpt_path", str(checkpoint)])
-    scores = newest("MilRanker-UcfCrime/*/test-*/scores.csv").parent
-    for name, config in PROBES.items():
-        main(["fit", *config, *PROBE, *WORLD, *CPU])
-        main(["test", *config, *PROBE, *WORLD, *CPU, "--ckpt_path", str(newest(f"{name}-UcfCrime/*/**/last.ckpt"))])
-    for baseline in (PROMPTING, CLIP):
-        main(["test", *baseline, *WORLD, *CPU])
+    status = benchmark.main(["run", *TABLE, "--jobs", str(min(2, os.cpu_count() or 1))])
+    if status:
+        sys.exit(status)
     video = next(ROOT.rglob(f"{DESCRIBED}.mp4"))
-    own = ["--data", "OwnVideos", "--data.videos", str(video), "--model.ask", "Describe what happens in this video."]
-    main(["predict", *PROMPTING, *CPU, *own])
-    run = checkpoint.parent.parent
+    main(["predict", *PROMPTING, "--data", "OwnVideos", "--data.videos", str(video), "--model.ask", QUESTION])
+    checkpoint = newest(f"{OUT}/cells/MilRanker/**/last.ckpt")
+    scores = newest(f"{OUT}/cells/MilRanker/**/test-UcfCrime-*/scores.csv").parent
     print(f"""
 Done in {time.perf_counter() - start:.0f} s. Frame AUROC, and its 95 % interval over videos; 0.5 is guessing:
-  MilRanker, trained here          {auroc("MilRanker")}
-  HiProbe, a layer of a small MLLM {auroc("HiProbe")}
-  SteerVad, four of its heads      {auroc("SteerVad")}
-  Prompting, a small MLLM asked    {auroc("Prompting")}
-  ZeroShotClip, a small CLIP       {auroc("ZeroShotClip")}
+{results()}
 
 What the small MLLM says of {video}:
 {descriptions()}
 
-  demo videos        {ROOT}/Videos
-  checkpoint         {checkpoint}
-  scores, a row each {scores / "scores.csv"}
-  events found       {scores / "events.csv"}
-  curves, pictures   {scores / "curves"}
-  HiProbe's layers   {newest("HiProbe-UcfCrime/*/layers.png")}
-  SteerVad's heads   {newest("SteerVad-UcfCrime/*/heads.png")}
-  TensorBoard        .venv/bin/tensorboard --logdir {run}
+  the page of all this {OUT / "leaderboard.html"}
+  demo videos          {ROOT}/Videos
+  checkpoint           {checkpoint}
+  scores, a row each   {scores / "scores.csv"}
+  events found         {scores / "events.csv"}
+  curves, pictures     {scores / "curves"}
+  HiProbe's layers     {newest(f"{OUT}/cells/HiProbe/**/layers.png")}
+  SteerVad's heads     {newest(f"{OUT}/cells/SteerVad/**/heads.png")}
+  TensorBoard          .venv/bin/tensorboard --logdir {OUT}
 
 Next:
   source .venv/bin/activate
-  lightning fit -c configs/demo.yaml --model.init_args.batch_size 4       another value, another run folder
-  lightning test -c configs/demo.yaml -c configs/data/xd_violence.yaml --data.init_args.demo true \\
-    --data.init_args.root demo_world/xd --ckpt_path {checkpoint}      on another dataset
+  python benchmark.py run configs/benchmarks/demo.yaml                     on four more datasets, some minutes
+  lightning fit -c configs/demo.yaml --model.init_args.batch_size 4       one system, with another value
   lightning predict -c configs/demo.yaml --data OwnVideos --data.videos MY.mp4 --ckpt_path {checkpoint}
   lightning fit -c configs/systems/mil_ranker.yaml -c configs/data/ucf_crime.yaml \\
     -c configs/machines/one_gpu.yaml --data.init_args.root YOUR/UCF-Crime      the real thing""")

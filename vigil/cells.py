@@ -183,7 +183,7 @@ class Step:
         files = (ROOT / "configs" / folder / f"{name}.yaml" for folder, name in self._configs())
         said = [part for file in files for part in ("-c", os.path.relpath(file))]
         given = {"runs": str(self.folder), **self._given()}
-        given |= {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False, "trainer.logger": False}
+        given |= {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}
         return [self.verb, *said, *(part for key, value in given.items() for part in (f"--{key}", spelled(value)))]
 
     def _configs(self) -> list[tuple[str, str]]:
