@@ -29,7 +29,7 @@ PUBLIC = {  # name of a data config -> that of the dataset in results/claims.csv
     "ucsd_ped2": "UCSD Ped2",
     "uca": "UCA",
 }
-PROBE = ("UCF-Crime", "13-way closed set, keyword-filtered")  # where UCA's closed-set question stands in claims.csv
+PROBE = ("UCA", "13-way closed set of UCF-Crime segments, keyword-filtered")  # UCA's closed-set question in claims.csv
 
 # file -> (beginning of the source in claims.csv, of the methods' names, numbers): counted in the papers' own text, for
 # their own methods. SteerVAD was at hand as a summary without numbers of tables, so those are told apart by method.

@@ -42,7 +42,8 @@ def test_all_published_numbers_are_there(claims: list[Claim]) -> None:
     assert len(claims) == len(rows) == 487
     for number, (own, row) in enumerate(zip(claims, rows, strict=True), 2):
         assert own.value == row["value"], f"line {number}"
-        assert row["dataset"].startswith(own.dataset), f"line {number}"
+        # the segments of the closed-set probe are UCA's
+        assert row["dataset"].startswith("UCF-Crime" if "13-way" in own.variant else own.dataset), f"line {number}"
         assert own.year == row["year"], f"line {number}"
 
 

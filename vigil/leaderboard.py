@@ -12,7 +12,7 @@ from vigil.claims import Claim, Published, by_method, canonical, conflicts, note
 from vigil.comparison import Details, details_in, verdict
 from vigil.leaderboard_page import write_page
 from vigil.measured import BASES, COST, METRIC, Entry, Row, Table, bound_key, read_measured, tables
-from vigil.wording import cost_of, label, protocol_value, stands_apart
+from vigil.wording import chosen_of, cost_of, label, protocol_value, stands_apart
 
 __all__ = ["details_in", "markdown", "read_claims", "read_measured", "write_csv", "write_page"]
 
@@ -63,11 +63,13 @@ def refuse_unknown_claims(rows: Iterable[Row], claims: Sequence[Claim]) -> None:
 def _table(table: Table, published: Published, marks: Mapping[Claim, str], details: Details | None) -> str:
     main = table.first.main_metric
     others = [key for key in HEADLINES if key != main and any(key in e.first.metrics for e in table.entries)]
-    shown = [main, *(key for key in [f"{main}_refined"] if any(key in e.first.metrics for e in table.entries)), *others]
+    final = [f"{main}_refined", f"{main}_gated"]
+    shown = [main, *(key for key in final if any(key in e.first.metrics for e in table.entries)), *others]
+    has_chosen = any(chosen_of(entry) for entry in table.entries)
     has_cost = any(cost_of(entry) for entry in table.entries)
     has_claim = any((canonical(e.first.claim), e.first.dataset, main) in published for e in table.entries)
     heads = ["system", "supervision", *map(label, shown), *(["published"] if has_claim else [])]
-    heads += [*(["cost"] if has_cost else []), "controls"]
+    heads += [*(["chosen"] if has_chosen else []), *(["cost"] if has_cost else []), "controls"]
     lines, footnotes = [heads, ["---"] * len(heads)], []
     for entry in table.entries:
         row = entry.first
@@ -78,7 +80,7 @@ def _table(table: Table, published: Published, marks: Mapping[Claim, str], detai
         if told:
             footnotes.append(_footnote(told, marks))
             beside += f" [{len(footnotes)}]" + (" ⚠" if any(claim in marks for claim in told) else "")
-        cost = [cost_of(entry)] if has_cost else []
+        cost = ([_text(chosen_of(entry))] if has_chosen else []) + ([cost_of(entry)] if has_cost else [])
         controls = "" if entry.is_control else _text(str(verdict(entry, table, details)))
         name = f"*{name}*" if entry.is_control else name
         lines.append([name, _text(row.supervision), *values, *([beside] if has_claim else []), *cost, controls])

@@ -52,6 +52,22 @@ def cost_of(entry: Entry) -> str:
     return ", ".join(say(mean[key]) for key, say in words.items() if mean.get(key))
 
 
+def chosen_of(entry: Entry) -> str:
+    """Which layer, or which heads, a fit chose; with several seeds how often each. Empty where it chooses neither."""
+    names: dict[str, int] = {}
+    for run in entry.runs:
+        layer, heads = run.stated.get("layer"), run.stated.get("heads")
+        if isinstance(heads, list) and heads:
+            name = " ".join(f"L{of}H{head}" for of, head in sorted(heads))
+        elif layer is not None:
+            name = f"layer {layer}"
+        else:
+            continue
+        names[name] = names.get(name, 0) + 1
+    most = sorted(names, key=lambda name: -names[name])
+    return ", ".join(name if len(entry.runs) == 1 else f"{name} ({names[name]}x)" for name in most)
+
+
 def parameters(number: float) -> str:
     """1234567 -> 1.2 M."""
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
