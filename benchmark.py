@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vigil.cells import Benchmark, Place, read_benchmark
+from vigil.cells import ROOT, Benchmark, Place, read_benchmark
 from vigil.records import DONE, MISSING, NOT_THERE, plan, weights_lacking
+from vigil.staleness import download_gb
 
 STEP_WORDS = "cell", "seed", "step", "state", "hours", "why"
 
@@ -84,6 +85,8 @@ def opened(given: argparse.Namespace) -> tuple[Benchmark, Place]:
         if unknown:
             raise ValueError(f"--tests {', '.join(unknown)}: no cell is tested on it")
         cells = [cell for cell in cells if set(cell.test) & set(given.tests)]
+    if given.machine and not (ROOT / "configs" / "machines" / f"{given.machine}.yaml").is_file():
+        raise ValueError(f"--machine {given.machine}: no configs/machines/{given.machine}.yaml")
     for cell in cells:
         cell.test = [name for name in cell.test if not given.tests or name in given.tests]
         cell.machine = given.machine or cell.machine
@@ -109,7 +112,7 @@ def show_plan(given: argparse.Namespace) -> int:
     lines = [STEP_WORDS]
     for one in steps:
         hours = "" if one.state in (DONE, NOT_THERE) else "?" if one.seconds is None else f"{one.seconds / 3600:.2f}"
-        why = (one.why.splitlines() or [""])[0]
+        why = "see below" if one.state == MISSING else (one.why.splitlines() or [""])[0]
         lines.append((one.step.cell.name, str(one.step.seed), one.step.name, one.state, hours, why))
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
     for line in lines:
@@ -117,10 +120,16 @@ def show_plan(given: argparse.Namespace) -> int:
     waiting = [one for one in steps if one.state not in (DONE, NOT_THERE, MISSING)]
     known = [one.seconds for one in waiting if one.seconds is not None]
     unknown = len(waiting) - len(known)
-    print(f"\n{len(waiting)} steps to run: {sum(known) / 3600:.2f} hours of those that ran before in some form", end="")
-    print(f", {unknown} never did" if unknown else "")
-    for text in weights_lacking(chains):
+    print(f"\n{len(waiting)} steps to run: {sum(known) / 3600:.2f} hours", end="")
+    print(f", and {unknown} steps whose like never ran here" if unknown else "")
+    for reason in dict.fromkeys(part for one in steps if one.state == MISSING for part in one.why.split("; also ")):
+        print(f"missing: {reason}")
+    lacking = weights_lacking(chains)
+    for text in lacking.values():
         print(f"missing: {text}")
+    sizes = [size for size in map(download_gb, lacking) if size]
+    if lacking:
+        print(f"{sum(sizes):.0f} GB of weights to fetch, and {len(lacking) - len(sizes)} of unknown size")
     for name in benchmark.left_out:
         print(f"left out of the demo: {name}, which the small backbone cannot tell from another cell")
     return 0

@@ -122,8 +122,8 @@ class System(LightningModule):
     def on_before_backward(self, loss: Tensor) -> None:
         if not torch.isfinite(loss).all():  # before a step could carry it into the weights, and a checkpoint after them
             raise ValueError(
-                f"the loss is {float(loss)} at step {self.global_step}, in epoch {self.current_epoch}; the checkpoint "
-                "before it is kept. Lower the learning rate, or look at the videos' features"
+                f"the loss is {float(loss.detach())} at step {self.global_step}, in epoch {self.current_epoch}; the "
+                "checkpoint before it is kept. Lower the learning rate, or look at the videos' features"
             )
 
     def setup(self, stage: str) -> None:

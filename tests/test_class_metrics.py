@@ -15,6 +15,7 @@ from vigil.types import Clip, Prediction, Video
 
 CATEGORIES = ["Arson", "Fighting", "Robbery", "Stealing", "Vandalism"]
 VIDEOS = [Video(f"video_{index}") for index in range(5)]
+VIDEOS_BY_NAME = {video.name: index for index, video in enumerate(VIDEOS)}
 
 
 def make_clips(seed: int = 0) -> list[tuple[Clip, Prediction]]:
@@ -129,7 +130,7 @@ def judge_shards(rank: int, folder: str) -> None:
     found = []
     for shard in (even[rank::2], clips if rank else []):
         metric = feed(shard)
-        found.append((metric.counts(), metric.compute()))
+        found.append((metric.counts(), metric.compute(), metric.scores()))
     torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -139,4 +140,41 @@ def test_two_processes_give_the_bits_of_one_with_a_repeat_and_an_empty_shard(tmp
     torch.multiprocessing.start_processes(judge_shards, (str(tmp_path),), nprocs=2, start_method="forkserver")
     metric = feed(make_clips())
     for rank in range(2):
-        assert torch.load(tmp_path / f"{rank}.pt") == [(metric.counts(), metric.compute())] * 2
+        assert torch.load(tmp_path / f"{rank}.pt") == [(metric.counts(), metric.compute(), metric.scores())] * 2
+
+
+def test_what_was_scored_is_given_back_bit_for_bit_with_its_span_and_category() -> None:
+    clips = make_clips()
+    extremes = torch.tensor([[-0.0, 1e-45, 3.4e38, -3.4e38, 1 / 3]])
+    clips.append(
+        (
+            Clip(["video_0"], torch.tensor([[5000, 5007]]), {"video": torch.tensor([[0]])}, category=["Robbery"]),
+            Prediction(torch.zeros(1, 1), class_score=extremes),
+        )
+    )
+    expected = {
+        (name, *span, category): row
+        for clip, prediction in clips
+        for name, span, category, row in zip(
+            clip.video, clip.span.tolist(), clip.category, prediction.class_score.tolist(), strict=True
+        )
+    }
+    metric = feed([*clips[::-1], *clips[:3]])
+    found = metric.scores()
+    assert {(name, first, end, category): score for name, first, end, category, score in found} == expected
+    assert len(found) == len(expected)
+    assert found == sorted(found, key=lambda sample: (VIDEOS_BY_NAME[sample[0]], sample[1]))
+    metric.compute()
+    assert metric.scores() == found
+    with pytest.raises(ValueError, match=r"1 of 5 videos have no class scores: video_2;"):
+        feed([pair for pair in make_clips() if pair[0].video[0] != "video_2"]).scores()
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_scores_are_kept_in_float32_whatever_they_came_in(kind: torch.dtype) -> None:
+    metric = TopK([Video("a")], CATEGORIES)
+    clip, prediction = one_clip([0.1, 0.2, 0.3, 0.4, 0.5], "Vandalism")
+    metric.update(clip, Prediction(prediction.frame_score, class_score=prediction.class_score.to(kind)))
+    ((*_, score),) = metric.scores()
+    assert score == prediction.class_score.to(kind).float()[0].tolist()
+    assert metric.compute()["top1"] == 1

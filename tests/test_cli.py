@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from cli import main
-from tests.tiny_systems import FrameDifference
+from tests.tiny_systems import PixelDifference
 from tests.worlds import ROOT, weights, write_feature_world
 
 
@@ -139,7 +139,7 @@ def test_testing_an_untrained_ranker_is_refused(world: Path, here: Path, capsys:
     assert "add --ckpt_path" in capsys.readouterr().err
 
 
-class Untrained(FrameDifference):
+class Untrained(PixelDifference):
     """One that must not be built in vain: it may fetch a model when it is."""
 
     trained = False

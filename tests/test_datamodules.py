@@ -18,7 +18,7 @@ from datamodules.demo_campus import write_shanghaitech, write_ubnormal, write_uc
 from datamodules.demo_xd_violence import write_xd_violence
 from datamodules.video_data import VideoDataModule
 from lightning_modules import MilRanker
-from tests.tiny_systems import FrameDifference
+from tests.tiny_systems import PixelDifference
 from tests.tiny_videos import make_trainer
 from vigil.pixel_metrics import PixelMetric
 from vigil.types import Clip, Prediction, Video, View
@@ -155,7 +155,7 @@ def test_the_truth_gets_full_marks_and_a_constant_half(case: Case, copies: Copie
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.pixels], ids=str)
 def test_a_system_that_scores_pixels_is_judged_on_real_frames(case: Case, copies: Copies, tmp_path: Path) -> None:
-    data, system = data_of(case, copies), FrameDifference()
+    data, system = data_of(case, copies), PixelDifference()
     data.watch(system)
     trainer = make_trainer(tmp_path)
     trainer.test(system, datamodule=data, verbose=False)

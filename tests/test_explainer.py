@@ -21,7 +21,7 @@ from callbacks.evaluator import Evaluator
 from callbacks.explainer import Explainer, Stretch, gathered, stretches
 from callbacks.score_writer import ScoreWriter
 from datamodules import OwnVideos, UcfCrime
-from tests.tiny_systems import FrameDifference
+from tests.tiny_systems import PixelDifference
 from tests.tiny_videos import make_trainer, write_tiny_video, write_video_world
 from vigil.curves import Curve, expand
 from vigil.explanation import Explanation
@@ -33,7 +33,7 @@ QUESTIONS = {"anomalous": "What is wrong?", "normal": "What happens?"}
 SIGMA_FRAMES = 3.0
 
 
-class Telling(FrameDifference):
+class Telling(PixelDifference):
     """Says which question it got and how bright the clip is; keeps the clips. fails_after: so many answers."""
 
     per_clip, fails_after, error = 1, 10**9, RuntimeError("out of memory")

@@ -10,7 +10,7 @@ import torch
 
 from callbacks.overlay import LONGER_SIDE, Overlay, painted, smaller
 from datamodules import OwnVideos
-from tests.tiny_systems import FrameDifference
+from tests.tiny_systems import PixelDifference
 from tests.tiny_videos import make_trainer
 from vigil.types import Clip, Prediction, Video
 from vigil.video import probe, read_frames, write_video
@@ -33,7 +33,7 @@ def redness(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_prediction_leaves_a_video_that_glows_where_something_moves(video: Path, tmp_path: Path) -> None:
-    system, data = FrameDifference(), OwnVideos(str(video), num_workers=0)
+    system, data = PixelDifference(), OwnVideos(str(video), num_workers=0)
     data.watch(system)
     out = tmp_path / "out"
     make_trainer(tmp_path, [Overlay(out)]).predict(system, datamodule=data, return_predictions=False)

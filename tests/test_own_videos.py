@@ -22,7 +22,7 @@ from vigil.video import read_frames, write_video
 
 SYSTEM = """\
 model:
-  class_path: tests.tiny_systems.FrameDifference
+  class_path: tests.tiny_systems.PixelDifference
   init_args: {view: {frames: 4, stride: 1, hop: 8}}
 trainer: {accelerator: cpu, devices: 1, enable_progress_bar: false, logger: false}
 """

@@ -248,6 +248,22 @@ def test_eight_cells_share_two_gpus_and_two_processes_of_one_cell_claim_both(tmp
     assert len({row["frame_auroc"] for row in rows if row["kind"] == "system"}) == 1  # batches change no score
 
 
+def test_two_processes_in_bf16_run_beside_one(world: Path, tmp_path: Path) -> None:
+    on_cpu = {"trainer.accelerator": "cpu"}
+    two = {"name": "two", "machine": "ddp", "set": {**on_cpu, "trainer.devices": 2}}
+    one = {"name": "one", "machine": "one_gpu", "set": {**on_cpu, "trainer.precision": "32-true"}}
+    file = write_file(tmp_path / "a.yaml", world, [two, one])
+    out = tmp_path / "out"
+    assert main(["run", str(file), "--out", str(out), "--gpus", "0,1,2"]) == 0
+    found = records(out)
+    assert (found["two/fit"]["gpus"], found["one/fit"]["gpus"]) == (["0", "1"], ["2"])
+    assert found["one/fit"]["started"] < found["two/fit"]["finished"]
+    assert found["two/fit"]["started"] < found["one/fit"]["finished"]
+    log = (out / "cells" / "two" / "seed_0" / "log.txt").read_text()
+    assert "GLOBAL_RANK: 1, MEMBER: 2/2" in log
+    assert "bf16" in json.dumps(json.loads(next(out.glob("cells/two/**/metrics.json")).read_text())["protocol"])
+
+
 def test_jobs_of_submitit_do_as_processes_do(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vigil.launchers import Slurm
     from vigil.results import keep_result

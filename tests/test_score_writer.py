@@ -14,17 +14,21 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torchmetrics import Metric
 
 from callbacks.curve_picture import draw_curve, most_telling
 from callbacks.evaluator import Evaluator
+from callbacks.leak_guard import LeakGuard
 from callbacks.score_writer import ScoreWriter, write_events
-from datamodules import UcfCrime
+from datamodules import Uca, UcfCrime
 from lightning_modules import MilRanker
+from tests.finished_tests import made
+from tests.tiny_systems import TinyEvents
 from tests.tiny_videos import make_trainer, write_tiny_video
 from tests.worlds import write_feature_world
 from vigil.curves import Curve, expand
 from vigil.stored import write_scores
-from vigil.types import Video
+from vigil.types import Clip, Prediction, Video
 
 SIGMA_FRAMES = 6.0
 Rows = list[dict[str, str]]
@@ -309,3 +313,106 @@ def test_a_video_of_one_frame_can_be_drawn(tmp_path: Path) -> None:
     write_tiny_video(tmp_path / "a.mp4", 1, 0)
     video = Video("a", tmp_path / "a.mp4", n_frames=1, fps=25.0, anomalies=None)
     assert Image.open(io.BytesIO(draw_curve(video, curve_of([0, 1], [0.5]), None, None))).size == (800, 400)
+
+
+class Breaking(Metric):
+    """A metric that finds something wrong at the end."""
+
+    def update(self, clip: Clip, prediction: Prediction) -> None:
+        """Nothing is wrong yet."""
+
+    def compute(self) -> dict[str, float]:
+        raise ValueError("nobody said when")
+
+
+class Broken(Uca):
+    """Described events, of which a test goes wrong."""
+
+    def metrics(self, split: str = "test") -> dict[str, Metric]:
+        return super().metrics(split) | {"breaking": Breaking()}
+
+
+class Strict(UcfCrime):
+    """Videos, of which a test goes wrong."""
+
+    def metrics(self, split: str = "test") -> dict[str, Metric]:
+        return super().metrics(split) | {"breaking": Breaking()}
+
+
+def test_what_was_scored_is_on_disk_before_a_metric_that_failed_is_raised(world: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MilRanker(encoder=None, feature_width=16, hidden=(8, 4), batch_size=2, sigma_frames=SIGMA_FRAMES)
+    data = Strict(str(world), features=str(world / "features"), num_workers=0, validation_fraction=0.2)
+    data.watch(model)
+    trainer = make_trainer(tmp_path, [ScoreWriter(tmp_path / "test", max_pictures=0)])
+    with pytest.raises(ValueError, match="nobody said when"):
+        trainer.test(model, datamodule=data, verbose=False)
+    rows = read_csv(tmp_path / "test" / "scores.csv")
+    assert {row["video"] for row in rows} == {video.name for video in data.known("test")}
+    assert json.loads((tmp_path / "test" / "metrics.json").read_text())["metrics"] == {}
+
+
+def test_class_scores_are_on_disk_before_a_metric_that_failed_is_raised(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    root = made(tmp_path_factory, "classes").parents[2] / "world"
+    model = TinyEvents()
+    data = Broken(str(root), task="probe", num_workers=0)
+    data.watch(model)
+    trainer = make_trainer(tmp_path, [ScoreWriter(tmp_path / "test", max_pictures=0)])
+    with pytest.raises(ValueError, match="nobody said when"):
+        trainer.test(model, datamodule=data, verbose=False)
+    assert len(read_csv(tmp_path / "test" / "class_scores.csv")) == len(data.events("test"))
+
+
+def test_a_quick_trial_of_a_few_batches_leaves_nothing_and_says_nothing_is_missing(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    root = made(tmp_path_factory, "classes").parents[2] / "world"
+    model = TinyEvents()
+    data = Uca(str(root), task="probe", num_workers=0)
+    data.watch(model)
+    trainer = make_trainer(tmp_path, [ScoreWriter(tmp_path / "test", max_pictures=0)], fast_dev_run=True)
+    trainer.test(model, datamodule=data, verbose=False)
+    assert not (tmp_path / "test").exists()
+
+
+def test_a_test_leaves_the_truth_it_was_judged_by_and_other_stages_leave_none(written: tuple, world: Path) -> None:
+    folder, data, _, model = written
+    rows = {row["video"]: row for row in read_csv(folder / "test" / "truth.csv")}
+    assert set(rows) == {video.name for video in data.known("test")}
+    for line in (world / "Temporal_Anomaly_Annotation.txt").read_text().splitlines():
+        name, category, first, end, *_ = line.split()
+        row = rows[name.removesuffix(".mp4")]
+        anomalous = category != "Normal"
+        assert row["anomalies"] == (f"{first}-{end}" if anomalous else "")
+        assert (row["label"], row["category"], row["fps"]) == (str(int(anomalous)), category, "30.0")
+    trainer = make_trainer(folder, [ScoreWriter(folder / "val", max_pictures=0)])
+    trainer.validate(model, datamodule=data, verbose=False)
+    assert (folder / "val" / "scores.csv").is_file()
+    assert not (folder / "val" / "truth.csv").exists()
+
+
+def test_metrics_json_says_where_the_numbers_come_from(written: tuple) -> None:
+    folder, data, _, model = written
+    facts = json.loads((folder / "test" / "metrics.json").read_text())
+    assert facts["provenance"].keys() == {"commit", "dirty", "versions", "machine"}
+    assert facts["seed"] == data.seed
+    assert facts["main_metric"] == "frame_auroc"
+    assert facts["gated_at"] is None
+    assert facts["cost"] == {}  # nobody watched the clock
+    assert facts["protocol"]["stated"]["selection"] == "nothing was fitted"  # so far as anybody noted
+    assert (facts["protocol"]["stated"]["smoothing"] == "none") == (model.sigma_frames is None)
+
+
+def test_weights_that_a_fit_left_in_memory_are_not_said_to_be_unfitted(world: Path, tmp_path: Path) -> None:
+    model = MilRanker(encoder=None, feature_width=16, hidden=(8, 4), batch_size=2)
+    data = UcfCrime(str(world), features=str(world / "features"), num_workers=0, validation_fraction=0.2)
+    data.watch(model)
+    trainer = make_trainer(tmp_path, [LeakGuard(), ScoreWriter(tmp_path / "test", max_pictures=0)], max_epochs=1)
+    trainer.fit(model, datamodule=data)
+    trainer.test(model, datamodule=data, verbose=False)
+    protocol = json.loads((tmp_path / "test" / "metrics.json").read_text())["protocol"]
+    assert protocol["stated"]["selection"] == "the end of the fit"
+    assert protocol["stated"]["n_labelled_videos"] == len(data.known("train")) + len(data.known("val"))
+    assert protocol["judged"]["leaked"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load
+from torch import Tensor
 
 import datamodules.clips
 import datamodules.video_data
+from cli import main
 from datamodules import UcfCrime
 from lightning_modules import MilRanker
 from lightning_modules.system import System, plain
 from tests.tiny_videos import make_trainer, write_video_world
-from tests.worlds import write_feature_world
+from tests.worlds import assert_equal, weights, write_feature_world
 from vigil.deit import DEMO_SHAPE
+from vigil.records import read_record
 from vigil.store import cache_root
-from vigil.types import View
+from vigil.types import Clip, View
 from vigil.video import read_frames
 
 TINY = {"hidden": (8, 4), "batch_size": 2, "fit_view": View(frames=2, segments=3), "test_view": View(2, 8, 16)}
@@ -256,3 +260,54 @@ def test_an_encoder_that_trains_keeps_no_readings(video_world: Path, tmp_path: P
     make_trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(model, datamodule=data)
     assert data.stores == {}
     assert not (cache_root() / "readings").exists()
+
+
+# a loss that is no number
+
+
+class Diverging(MilRanker):
+    """Its loss becomes no number in the second epoch."""
+
+    value = float("nan")
+
+    def training_step(self, clip: Clip, i: int) -> Tensor:
+        loss = super().training_step(clip, i)
+        return loss * self.value if self.current_epoch == 1 else loss
+
+
+class Exploding(Diverging):
+    """And here infinite."""
+
+    value = float("inf")
+
+
+@pytest.mark.parametrize(("kind", "value"), [("MilRanker", ""), ("Diverging", "nan"), ("Exploding", "inf")])
+def test_a_loss_that_is_no_number_ends_the_fit_and_the_checkpoint_before_it_stays(
+    feature_world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    value: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quiet = [f"--trainer.{key}=false" for key in ("enable_progress_bar", "enable_model_summary", "logger")]
+    model = "class_path: MilRanker" if kind == "MilRanker" else f"class_path: tests.test_system.{kind}"
+    text = (feature_world / "world.yaml").read_text().replace("class_path: MilRanker", model)
+    (tmp_path / "world.yaml").write_text(text)
+    if kind == "MilRanker":
+        main(["fit", "-c", "world.yaml", "--trainer.max_epochs=2", *quiet])
+        assert "the loss is" not in capsys.readouterr().err
+        return
+    main(["fit", "-c", "world.yaml", "--trainer.max_epochs=1", "--runs=one", *quiet])
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", "world.yaml", "--trainer.max_epochs=3", *quiet])
+    assert stop.value.code == 1
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    steps = 3  # of an epoch
+    words = rf"error: the loss is {value} at step {steps}, in epoch 1; the checkpoint before it is kept\. Lower the .*"
+    assert re.fullmatch(words, said)
+    (state,) = Path("runs").rglob("state.json")
+    assert read_record(state)["state"] != "finished"  # the same command goes on with it
+    assert_equal(weights(Path("runs")), weights(Path("one")))
+    assert all(tensor.isfinite().all() for tensor in weights(Path("runs")).values())

@@ -16,7 +16,7 @@ from datamodules import Uca
 from datamodules.clips import Event, join
 from datamodules.demo import write_ucf_crime
 from lightning_modules import MilRanker
-from tests.tiny_systems import FrameDifference, TinyEvents
+from tests.tiny_systems import PixelDifference, TinyEvents
 from tests.tiny_videos import make_trainer, write_tiny_video
 from vigil.types import Prediction, Video, View
 from vigil.video import read_frames
@@ -278,7 +278,7 @@ def test_a_system_that_cannot_watch_events_is_refused_before_anything_is_read(
     monkeypatch.setenv("VIGIL_CACHE", str(tmp_path / "cache"))
     ranker = MilRanker(encoder="demo_deit", weights=None, hidden=(8, 4), batch_size=2)
     words = "pairs anomalous with normal videos" if stage == "fit" else "an event is watched as a bag"
-    for system in [ranker] if stage == "fit" else [ranker, FrameDifference()]:
+    for system in [ranker] if stage == "fit" else [ranker, PixelDifference()]:
         with pytest.raises(ValueError, match=words):
             getattr(make_trainer(tmp_path), stage)(system, datamodule=data_of(world, system))
     assert not list((tmp_path / "cache").rglob("*.safetensors"))

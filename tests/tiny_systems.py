@@ -10,7 +10,7 @@ from lightning_modules.system import System
 from vigil.types import Clip, Prediction, View
 
 
-class FrameDifference(System):
+class PixelDifference(System):
     """Scores what moves, untrained: a pixel by its change since the frame before, a frame by its 99th percentile."""
 
     def __init__(self, view: View = View(frames=8, stride=2, hop=16), window_batch: int = 4) -> None:

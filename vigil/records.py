@@ -59,7 +59,7 @@ def state_of(step: Step, before: Planned | None, pool: int | None) -> Planned:
         return Planned(step, STALE if stale else DONE, stale, seconds)
     lacking = what_is_missing(step, pool)
     if lacking:
-        return Planned(step, MISSING, "; ".join(lacking))
+        return Planned(step, MISSING, "; also ".join(lacking))
     if record.get("state") == FAILED:
         return Planned(step, FAILED, record.get("error", "") + (f" (since then {changed})" if changed else ""))
     if changed:
@@ -127,7 +127,7 @@ def _kind(step: Step) -> tuple[str, str, str]:
     return step.cell.system, step.verb, step.dataset
 
 
-def weights_lacking(chains: list[list[Planned]]) -> list[str]:
-    """What weights the steps still to be run lack on this machine."""
+def weights_lacking(chains: list[list[Planned]]) -> dict[str, str]:
+    """{model: how to get it} of the weights that the steps still to be run lack on this machine."""
     waiting = [one.step for chain in chains for one in chain if one.state not in (DONE, NOT_THERE)]
-    return list(dict.fromkeys(text for step in waiting for text in missing_weights(step.settings())))
+    return {name: text for step in waiting for name, text in missing_weights(step.settings()).items()}

@@ -24,10 +24,19 @@ from vigil.provenance import provenance
 from vigil.records import read_record
 from vigil.staleness import digest
 from vigil.statistics import Runs, draw_videos, resample
-from vigil.stored import numbers, read_scores, read_truth, truth_hash, write_scores, write_truth
+from vigil.stored import (
+    numbers,
+    read_scores,
+    read_truth,
+    truth_hash,
+    write_class_scores,
+    write_scores,
+    write_truth,
+)
 
 PIXELS = ("pixel_auroc", "pixel_ap", "rbdc", "tbdc")
 LAST = ("protocol", "command", "folder")
+OF_A_CONTROL = {"supervision": "control", "backbone": "none"}
 SAME = 1e-12  # another processor may add up in another order
 POINTS = 240  # runs of a curve that a picture of it needs; the file has all
 
@@ -41,6 +50,8 @@ def keep_result(table: str, step: Step) -> None:
     if step.cell.kind == "control" and any(rows[0].get(key) is not None for key in PIXELS):
         rows = _split(rows[0])
     _write(folder / "row.json", rows)
+    if (folder / "class_scores.csv").is_file():
+        write_chance(rows[0], folder / "class_scores.csv", step.place.out / "controls")
     if not (folder / "truth.csv").is_file() or not (folder / "scores.csv").is_file():
         return
     videos = read_truth(folder / "truth.csv")
@@ -129,16 +140,44 @@ def write_controls(like: Mapping[str, Any], videos: Sequence[Any], out: Path) ->
     """The controls that the truth alone gives, judged as a row is, a folder each; what is there already is left."""
     judged = like["protocol"]["judged"]
     for name in CONTROLS:
-        folder = out / f"{like['test']}-{digest({key: str(value) for key, value in judged.items()})[:8]}" / name
-        if (folder / "row.json").is_file():
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        stated = {"supervision": "control", "backbone": "none"}
-        facts = {"main_metric": like["main_metric"], "demo": like["demo"], "test": like["test"], "seed": 0}
-        row = judge(folder, videos, control_curves(name, videos), {}, judged, stated)
-        command = shlex.join(["python", "benchmark.py", "run", *file_of(like["table"], like["demo"])])
-        row |= {**facts, "table": like["table"], "cell": name.replace("_", " "), "system": name, "kind": "control"}
-        _write(folder / "row.json", [{**row, "command": command}])
+        folder = _control_folder(like, name, out)
+        if not (folder / "row.json").is_file():
+            row = judge(folder, videos, control_curves(name, videos), {}, judged, dict(OF_A_CONTROL))
+            _write(folder / "row.json", [row | _control(like, name)])
+
+
+def write_chance(like: Mapping[str, Any], class_scores: Path, out: Path) -> None:
+    """The control of class scores, judged as a row is: every class the same score, so that chance decides."""
+    folder = _control_folder(like, "chance", out)
+    if (folder / "row.json").is_file():
+        return
+    with class_scores.open(newline="") as stream:
+        header, *rows = csv.reader(stream)
+    categories = header[4:]
+    equal = [0.0] * len(categories)
+    write_class_scores(
+        folder / "class_scores.csv", categories, [(row[0], int(row[1]), int(row[2]), row[3], equal) for row in rows]
+    )
+    facts = {"protocol": {"judged": like["protocol"]["judged"], "stated": {**protocol.STATED, **OF_A_CONTROL}}}
+    values = numbers(folder)
+    metrics = {**facts, "threshold": None, "gated_at": None, "provenance": provenance(), "metrics": values}
+    _write(folder / "metrics.json", metrics)
+    row = {"dataset": like["dataset"], "supervision": "control", **facts, **_shown(values), **provenance()}
+    _write(folder / "row.json", [row | _control(like, "chance")])
+
+
+def _control_folder(like: Mapping[str, Any], name: str, out: Path) -> Path:
+    judged = like["protocol"]["judged"]
+    folder = out / f"{like['test']}-{digest({key: str(value) for key, value in judged.items()})[:8]}" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _control(like: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a control's row has of the row that it is judged as."""
+    command = shlex.join(["python", "benchmark.py", "run", *file_of(like["table"], like["demo"])])
+    same = {key: like[key] for key in ("table", "main_metric", "demo", "test")}
+    return {**same, "seed": 0, "cell": name.replace("_", " "), "system": name, "kind": "control", "command": command}
 
 
 def file_of(table: str, demo: object) -> list[str]:

@@ -136,20 +136,20 @@ def weights_digest(name: str) -> str:
     return name
 
 
-def missing_weights(settings: Mapping[str, Any]) -> list[str]:
-    """What a system's weights lack on this machine and how to get it, in words."""
+def missing_weights(settings: Mapping[str, Any]) -> dict[str, str]:
+    """{model: in words how to get it} of the weights that a system's settings name and this machine lacks."""
     if settings.get("model.weights") == "random":
-        return []
-    lacking = []
+        return {}
+    lacking = {}
     for key in ("model.backbone", "model.clip"):
         name = settings.get(key)
         if name and weights_digest(str(name)) == name and not _cached(str(name)):
             size = download_gb(str(name))
             sized = f", about {size:.0f} GB" if size else ""
-            lacking.append(f"weights {name}{sized}: fetched from the hub at the first run, or give {key} a folder")
+            lacking[str(name)] = f"weights {name}{sized}: fetched from the hub at the first run, or give {key} a folder"
     encoder = settings.get("model.encoder")
     if encoder and settings.get("model.weights") == "pretrained" and not _cached(f"timm/{encoder}", whole=False):
-        lacking.append(f"weights of timm's {encoder}: fetched from the hub at the first run")
+        lacking[str(encoder)] = f"weights of timm's {encoder}: fetched from the hub at the first run"
     return lacking
 
 

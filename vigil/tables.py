@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,8 @@ STORED = (
     "row.json",
 )  # fmt: skip; what a published row keeps of its run
 README = ROOT / "README.md"
-MARKED = re.compile(r"(<!-- leaderboard: ([\w-]+) -->\n)(.*?)(<!-- end of leaderboard -->)", re.DOTALL)
+# a benchmark file's name and, to show some of its tables alone, datasets: `leaderboard: demo on UCF-Crime, UBnormal`
+MARKED = re.compile(r"(<!-- leaderboard: ([\w-]+)(?: on ([^>]+?))? -->\n)(.*?)(<!-- end of leaderboard -->)", re.DOTALL)
 
 
 def write_tables(benchmark: Benchmark, place: Place, chains: Sequence[Sequence[Planned]]) -> str:
@@ -85,6 +87,9 @@ def publish(table: str, out: Path) -> None:
         for file in STORED:
             if (out / row["folder"] / file).is_file():
                 shutil.copyfile(out / row["folder"] / file, target / file)
+        if (target / "details.json").is_file():  # the curves are in scores.csv, five times as small
+            found = json.loads((target / "details.json").read_text())
+            (target / "details.json").write_text(json.dumps({**found, "curves": {}}) + "\n")
         row["folder"] = target.relative_to(results).as_posix()
     measured = results / "measured.csv"
     others: list[dict[str, Any]] = []
@@ -103,10 +108,10 @@ def readme_differs() -> list[str]:
         return ["README.md has no table: a line `<!-- leaderboard: NAME -->` and one `<!-- end of leaderboard -->`"]
     pairs = zip(MARKED.finditer(text), MARKED.finditer(new), strict=True)
     return [
-        f"README.md: the table {old.group(2)} is not the one that results/measured.csv gives; `report FILE --publish` "
+        f"README.md: the table {old[2]} is not the one that results/measured.csv gives; `report FILE --publish` "
         "writes it"
         for old, made in pairs
-        if old.group(3) != made.group(3)
+        if old[4] != made[4]
     ]
 
 
@@ -116,9 +121,10 @@ def _with_tables(text: str) -> str:
     rows, claims = leaderboard.read_measured(results / "measured.csv"), leaderboard.read_claims(CLAIMS)
 
     def made(found: re.Match[str]) -> str:
-        chosen = [row for row in rows if row.table == found.group(2)]
+        datasets = found[3].split(", ") if found[3] else None
+        chosen = [row for row in rows if row.table == found[2] and (datasets is None or row.dataset in datasets)]
         table = leaderboard.markdown(chosen, claims, (), leaderboard.details_in(results))
-        return f"{found.group(1)}{table}{found.group(4)}"
+        return f"{found[1]}{table}{found[5]}"
 
     return MARKED.sub(made, text)
 

@@ -1,0 +1,191 @@
+"""What a benchmark's folder and results/ hold: rows of what is done, tables, and the README's among them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.finished_tests import made
+from tests.test_results import step_of
+from tests.worlds import ROOT
+from vigil import tables
+from vigil.cells import Benchmark, Cell, Place, Step
+from vigil.records import DONE, FAILED, MISSING, NOT_RUN, NOT_THERE, Planned
+from vigil.results import collect, differences, keep_result, write_controls
+from vigil.stored import read_truth
+from vigil.submission import judge_submission
+
+README = "# A\n\n<!-- leaderboard: demo -->\nold\n<!-- end of leaderboard -->\n\nmore\n"
+
+
+@pytest.fixture
+def done(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Step:
+    """A finished test with its row and controls, in the folder of a benchmark."""
+    step = step_of(made(tmp_path_factory, "plain"), tmp_path / "out", "mil_ranker")
+    record = json.loads(step.record.read_text())
+    step.record.write_text(json.dumps({**record, "dirty": False}))
+    keep_result("demo", step)
+    for file in (tmp_path / "out").glob("controls/*/*/row.json"):
+        clean(file)
+    return step
+
+
+def clean(file: Path) -> None:
+    """Say that a row was made by code that a commit holds."""
+    (row,) = json.loads(file.read_text())
+    file.write_text(json.dumps([{**row, "dirty": False}]))
+
+
+def planned(step: Step, state: str = DONE, why: str = "") -> Planned:
+    return Planned(step, state, why)
+
+
+def benchmark_of(step: Step) -> Benchmark:
+    return Benchmark("demo", [step.cell], False, [])
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of its own, with a README and results/."""
+    root = tmp_path / "project"
+    (root / "results").mkdir(parents=True)
+    shutil.copy(ROOT / "results" / "claims.csv", root / "results")
+    (root / "README.md").write_text(README)
+    monkeypatch.setattr(tables, "ROOT", root)
+    monkeypatch.setattr(tables, "README", root / "README.md")
+    monkeypatch.setattr(tables, "CLAIMS", root / "results" / "claims.csv")
+    return root
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_rows_are_those_of_finished_tests_with_their_controls_and_of_scores_from_elsewhere(done: Step) -> None:
+    out = done.place.out
+    rows = tables.rows_of(out, [[planned(done)]])
+    assert [row["kind"] for row in rows] == ["system", *["control"] * 4]
+    judge_submission("demo", out, rows, out / rows[0]["folder"] / "scores.csv", "Theirs", None)
+    again = tables.rows_of(out, [[planned(done)]])
+    assert [row["cell"] for row in again if row["kind"] == "submitted"] == ["Theirs"]
+    assert len(again) == len(rows) + 1
+
+
+@pytest.mark.parametrize("state", [NOT_RUN, FAILED, "stale", "running"])
+def test_of_what_is_not_done_neither_a_row_nor_its_controls_are_shown(done: Step, state: str) -> None:
+    assert tables.rows_of(done.place.out, [[planned(done, state)]]) == []
+
+
+def test_controls_of_another_protocol_are_left_out(done: Step) -> None:
+    out = done.place.out
+    (row,) = collect(out, [done.folder / "run"])
+    judged = {**row["protocol"]["judged"], "leaked": 1}
+    videos = read_truth(done.folder / "run" / "truth.csv")
+    write_controls({**row, "protocol": {**row["protocol"], "judged": judged}}, videos, out / "controls")
+    assert len(list(out.glob("controls/*/*/row.json"))) == 8
+    assert len(tables.rows_of(out, [[planned(done)]])) == 1 + 4
+
+
+def test_what_is_unfinished_is_tests_and_fits_that_failed_or_cannot_run(tmp_path: Path) -> None:
+    cell = Cell("a", "mil_ranker", "ucf_crime", ["ucf_crime", "xd_violence"], seeds=[0, 1])
+    steps = [
+        Step(cell, 1, verb, name, Place(tmp_path)) for verb, name in (("fit", "ucf_crime"), ("test", "xd_violence"))
+    ]
+    for state, expected in ((NOT_RUN, ["test xd_violence"]), (DONE, []), (NOT_THERE, ["test xd_violence"])):
+        found = tables.unfinished([[planned(step, state, "because") for step in steps]])
+        assert [one["test"] for one in found] == expected
+    for state in (FAILED, MISSING):
+        found = tables.unfinished([[planned(step, state, "because\nof this") for step in steps]])
+        assert found[0] == {"cell": "a", "test": "fit", "seed": 1, "state": state, "why": "because\nof this"}
+        assert [one["test"] for one in found] == ["fit", "test xd_violence"]
+
+
+def test_the_tables_of_a_benchmark_are_written_beside_its_numbers(done: Step) -> None:
+    out = done.place.out
+    other = Step(Cell("another", "mil_ranker", None, ["ucf_crime"]), 0, "test", "ucf_crime", done.place)
+    chains = [[planned(done)], [planned(other, FAILED, "the loss is nan at step 3")]]
+    text = tables.write_tables(benchmark_of(done), done.place, chains)
+    assert (out / "leaderboard.md").read_text() == text
+    assert "a cell" in text
+    assert "the loss is nan at step 3" in text
+    rows = read(out / "measured.csv")
+    assert [row["cell"] for row in rows] == [*("a cell", "constant", "random", "temporal centre", "video label oracle")]
+    assert [differences(row, out) for row in rows] == [[]] * 5
+    assert read(out / "leaderboard.csv")
+    assert (out / "leaderboard.html").read_text().lstrip().lower().startswith("<!doctype html>")
+
+
+def test_a_published_benchmark_can_be_verified_from_results_alone(done: Step, project: Path) -> None:
+    out, results = done.place.out, project / "results"
+    tables.write_tables(benchmark_of(done), done.place, [[planned(done)]])
+    tables.publish("demo", out)
+    shutil.rmtree(out)
+    rows = read(results / "measured.csv")
+    assert len(rows) == 5
+    for row in rows:
+        assert row["folder"].startswith("stored/demo/")
+        assert (results / row["folder"] / "scores.csv").is_file()
+        assert differences(row, results) == []
+    files = {file.name for file in results.rglob("*") if file.is_file()} - {"measured.csv", "claims.csv"}
+    assert files == {"truth.csv", "scores.csv", "metrics.json", "details.json", "row.json"}  # no checkpoint, no picture
+    assert tables.readme_differs() == []
+    readme = (project / "README.md").read_text()
+    assert readme.startswith("# A\n\n<!-- leaderboard: demo -->\n")
+    assert readme.endswith("<!-- end of leaderboard -->\n\nmore\n")
+    assert "old" not in readme.splitlines()
+    assert "a cell" in readme
+
+
+def test_publishing_again_replaces_a_tables_own_rows_and_no_others(done: Step, project: Path) -> None:
+    out, results = done.place.out, project / "results"
+    tables.write_tables(benchmark_of(done), done.place, [[planned(done)]])
+    tables.publish("demo", out)
+    first = read(results / "measured.csv")
+    other = [{**row, "table": "other"} for row in read(out / "measured.csv")]
+    shutil.copytree(out, out.with_name("second"))
+    tables.write_measured(out.with_name("second") / "measured.csv", other[:1])
+    tables.publish("other", out.with_name("second"))
+    assert [row["table"] for row in read(results / "measured.csv")] == ["demo"] * 5 + ["other"]
+    tables.publish("demo", out)
+    rows = read(results / "measured.csv")
+    assert sorted(row["table"] for row in rows) == ["demo"] * 5 + ["other"]
+    assert [row for row in rows if row["table"] == "demo"] == first
+    assert [differences(row, results) for row in rows] == [[]] * 6
+
+
+def test_code_that_no_commit_holds_is_not_published(done: Step, project: Path) -> None:
+    row_file = done.folder / "run" / "row.json"
+    (row,) = json.loads(row_file.read_text())
+    row_file.write_text(json.dumps([{**row, "dirty": True}]))
+    tables.write_tables(benchmark_of(done), done.place, [[planned(done)]])
+    with pytest.raises(ValueError, match="rows of code that no commit holds; commit it and run again, then publish"):
+        tables.publish("demo", done.place.out)
+    assert sorted(file.name for file in (project / "results").iterdir()) == ["claims.csv"]
+    assert (project / "README.md").read_text() == README
+
+
+def test_a_readme_whose_table_is_not_that_of_the_results_is_told(done: Step, project: Path) -> None:
+    tables.write_tables(benchmark_of(done), done.place, [[planned(done)]])
+    tables.publish("demo", done.place.out)
+    readme = project / "README.md"
+    text = readme.read_text()
+    readme.write_text(text.replace("a cell", "a better cell", 1))
+    (told,) = tables.readme_differs()
+    assert told.startswith(
+        "README.md: the table demo is not the one that results/measured.csv gives; `report FILE --pub"
+    )
+    readme.write_text("# A\n")
+    assert tables.readme_differs() == [
+        "README.md has no table: a line `<!-- leaderboard: NAME -->` and one `<!-- end of leaderboard -->`"
+    ]
+    readme.write_text(text)
+    measured = project / "results" / "measured.csv"
+    value = read(measured)[0]["frame_auroc"]
+    measured.write_text(measured.read_text().replace(value, "0.123456", 1))
+    assert len(tables.readme_differs()) == 1
