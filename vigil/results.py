@@ -46,6 +46,11 @@ def keep_result(table: str, step: Step) -> None:
     record = read_record(step.record)
     folder = step.folder / record["result"]
     facts = json.loads((folder / "metrics.json").read_text())
+    if facts["main_metric"] not in facts["metrics"] and step.cell.kind != "control":
+        raise ValueError(
+            f"{folder}: no {facts['main_metric']} among its numbers, by which the dataset is judged; "
+            f"there are {', '.join(facts['metrics']) or 'none'}"
+        )
     rows = [_row_of(table, step, record, facts)]
     if step.cell.kind == "control" and any(rows[0].get(key) is not None for key in PIXELS):
         rows = _split(rows[0])
