@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vigil.cells import ROOT, Benchmark, Place, read_benchmark
-from vigil.records import DONE, MISSING, NOT_THERE, plan, weights_lacking
+from vigil.records import DONE, MISSING, NOT_THERE, Planned, plan, weights_lacking
 from vigil.staleness import download_gb
 
 STEP_WORDS = "cell", "seed", "step", "state", "hours", "why"
@@ -28,7 +28,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     says = {
         "plan": "what would run, what is there already, what is missing, how long it takes",
         "run": "fit and test every cell that is not done; the same command goes on where it stopped",
-        "report": "the leaderboard: Markdown, CSV and a page; --check: whether the README's tables are the results'",
+        "report": "the leaderboard of a file, or without one of results/: Markdown, CSV and a page",
         "score": "judge somebody else's scores.csv as this file's systems are judged",
         "verify": "recompute every number from what the runs stored; status 1 at any difference",
     }
@@ -62,12 +62,11 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     submitted.add_argument("--scores", type=Path, required=True, help="video,first_frame,end_frame,score[,refined]")
     submitted.add_argument("--name", required=True, help="the row's name")
     submitted.add_argument("--test", help="which of the file's test sets; needed where there are several")
+    submitted.add_argument("--like", metavar="CELL", help="judged as this cell is, where cells are judged differently")
     submitted.add_argument("--supervision", default="not stated")
     given = parser.parse_args(args)
-    if given.verb != "report" or given.file is not None:
-        given.out = given.out or Path("runs") / "benchmark" / (given.file.stem + ("-demo" if given.demo else ""))
-    elif not given.check:
-        parser.error("report needs a benchmark file, or --check")
+    name = "results" if given.file is None or given.file.suffix == ".csv" else given.file.stem
+    given.out = given.out or Path("runs") / "benchmark" / (name + ("-demo" if given.demo else ""))
     return given
 
 
@@ -94,6 +93,12 @@ def opened(given: argparse.Namespace) -> tuple[Benchmark, Place]:
     return Benchmark(found.table, cells, found.demo, found.left_out), place
 
 
+def whole(given: argparse.Namespace) -> list[list[Planned]]:
+    """Every step of the file as it stands now, whatever --only and --tests say: what is done stays in the tables."""
+    everything, place = opened(argparse.Namespace(**{**vars(given), "only": None, "tests": None}))
+    return plan(everything.cells, place, None)
+
+
 def pool(given: argparse.Namespace) -> list[str]:
     """The GPUs to hand out."""
     from vigil.provenance import gpus
@@ -101,7 +106,7 @@ def pool(given: argparse.Namespace) -> list[str]:
     said = given.gpus if given.gpus is not None else os.environ.get("CUDA_VISIBLE_DEVICES")
     if said is None:
         return [str(number) for number in range(len(gpus()))]
-    return [part.strip() for part in said.split(",") if part.strip()]
+    return [part.strip() for part in said.split(",") if part.strip() and part.strip() != "-1"]
 
 
 def show_plan(given: argparse.Namespace) -> int:
@@ -148,6 +153,9 @@ def run(given: argparse.Namespace) -> int:
         raise ValueError(f"--jobs {given.jobs}: at least 1 is expected")
     launcher: Launcher = Local()
     if given.launcher == "slurm":
+        wrong = [part for part in given.slurm if "=" not in part]
+        if wrong:
+            raise ValueError(f"--slurm {wrong[0]}: KEY=VALUE is expected, as slurm_partition=gpu")
         options = dict(part.split("=", 1) for part in given.slurm)
         launcher = Slurm(place.out / "slurm", {key: int(v) if v.isdigit() else v for key, v in options.items()})
     with alone(place.out):
@@ -158,7 +166,7 @@ def run(given: argparse.Namespace) -> int:
                 chains, launcher, cards, given.jobs, lambda step: keep_result(benchmark.table, step), view.changed
             )
             status = runner.run()
-        text = write_tables(benchmark, place, chains)
+        text = write_tables(place, whole(given), chains)
     print(f"\n{text}\nTables and pages: {place.out / 'leaderboard.html'}, .md, .csv; every number: measured.csv")
     return status
 
@@ -171,12 +179,17 @@ def report(given: argparse.Namespace) -> int:
         wrong = tables.readme_differs()
         print("\n".join(wrong) or "The README's tables are those of results/measured.csv.")
         return int(bool(wrong))
-    benchmark, place = opened(given)
-    chains = plan(benchmark.cells, place, None)
-    print(tables.write_tables(benchmark, place, chains))
-    if given.publish:
-        tables.publish(benchmark.table, place.out)
-    print(f"Written: {place.out / 'leaderboard.html'}, .md, .csv")
+    if given.file is None or given.file.suffix == ".csv":
+        measured = given.file.parent if given.file else ROOT / "results"
+        given.out.mkdir(parents=True, exist_ok=True)
+        print(tables.write_leaderboard(measured, given.out))
+    else:
+        benchmark, place = opened(given)
+        chains = plan(benchmark.cells, place, None)
+        print(tables.write_tables(place, whole(given), chains))
+        if given.publish:
+            tables.publish(benchmark.table, place.out, whole(given))
+    print(f"Written: {given.out / 'leaderboard.html'}, .md, .csv")
     return 0
 
 
@@ -186,12 +199,12 @@ def score(given: argparse.Namespace) -> int:
     from vigil.submission import judge_submission
 
     benchmark, place = opened(given)
-    chains = plan(benchmark.cells, place, None)
+    chains = whole(given)
     row = judge_submission(
         benchmark.table, place.out, tables.rows_of(place.out, chains), given.scores, given.name, given.test,
-        given.supervision,
+        given.supervision, given.like,
     )  # fmt: skip
-    tables.write_tables(benchmark, place, chains)
+    tables.write_tables(place, chains, chains)
     for key in ("frame_auroc", "frame_auroc_low", "frame_auroc_high", "frame_ap", "frame_auroc_refined"):
         if key in row:
             print(f"{key:20} {row[key]:.4f}")
@@ -213,7 +226,7 @@ def verify(given: argparse.Namespace) -> int:
     wrong = [text for row in rows for text in differences(row, measured.parent)]
     print("\n".join(wrong))
     print(f"{measured}: {len(rows)} rows, {len(wrong)} differences from what their runs stored")
-    return int(bool(wrong))
+    return int(bool(wrong) or not rows)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -222,7 +235,7 @@ def main(args: Sequence[str] | None = None) -> int:
     verbs = {"plan": show_plan, "run": run, "report": report, "score": score, "verify": verify}
     try:
         return verbs[given.verb](given)
-    except (ValueError, OSError, TypeError) as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("VIGIL_TRACEBACK"):
             raise
         sys.stderr.write(f"error: {error}\n")

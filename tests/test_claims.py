@@ -186,4 +186,5 @@ def test_two_papers_of_one_acronym_stay_two(claims: list[Claim]) -> None:
 def test_variants_do_not_stand_for_the_whole_test_set(claims: list[Claim]) -> None:
     found = by_method(claims)
     assert [one.value for one in found["SteerVAD", "UCF-Crime", "frame_auroc"]] == ["87.15"]
-    assert all(not one.variant for group in found.values() for one in group)
+    assert all(not one.variant for (_, dataset, _), group in found.items() for one in group if dataset != "UCA")
+    assert [one.value for one in found["(C) Dual-Encoder Concat", "UCA", "top1"]] == ["0.381"]

@@ -40,14 +40,14 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_commit_is_that_of_vigils_own_folder_and_dirty_where_a_tracked_file_differs(
+def test_the_commit_is_that_of_vigils_own_folder_and_dirty_where_code_differs(
     copy: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     git(copy, "init", "-q")
     git(copy, "add", "vigil/__init__.py", "vigil/provenance.py")
     git(copy, "commit", "-q", "-m", "a")
     head = git(copy, "rev-parse", "HEAD")
-    (copy / "notes.txt").write_text("a file that git does not hold decides nothing")
+    (copy / "notes.md").write_text("a page, and not code")
     assert asked_in(copy, "commit()") == [head, False]
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "run.py").write_text("import json; from vigil.provenance import commit; print(json.dumps(commit()))")
@@ -56,6 +56,9 @@ def test_the_commit_is_that_of_vigils_own_folder_and_dirty_where_a_tracked_file_
         [sys.executable, "run.py"], cwd=elsewhere, env=variables, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == [head, False]
+    (copy / "vigil" / "new.py").write_text("added = True\n")
+    assert asked_in(copy, "commit()") == [head, True]
+    (copy / "vigil" / "new.py").unlink()
     (copy / "vigil" / "__init__.py").write_text("changed = True\n")
     assert asked_in(copy, "commit()") == [head, True]
 

@@ -20,7 +20,7 @@ from vigil.cells import Cell, Place, Step
 from vigil.controls import CONTROLS
 from vigil.curves import expand
 from vigil.measured import METRIC, read_measured
-from vigil.results import collect, details, differences, judge, keep_result, write_controls, write_measured
+from vigil.results import collect, controls_of, details, differences, judge, keep_result, write_controls, write_measured
 from vigil.stored import read_scores, read_truth, truth_hash
 
 CLAIM = "MIL DeiT-Small ranker"
@@ -161,14 +161,16 @@ def test_a_finished_test_becomes_a_row_with_details_and_controls_beside_it(
     assert row["folder"] == "cells/a_cell/seed_0/run"
     said = {"table": "demo", "cell": "a cell", "system": "mil_ranker", "kind": "system", "fit": "", "test": "ucf_crime"}
     said |= {"dataset": "UCF-Crime", "demo": 0, "seed": 0, "claim": CLAIM, "supervision": "weakly supervised"}
-    said |= {"main_metric": "frame_auroc", "wall_s": 2.5, "test_s": 2.5, "fit_s": None, "commit": "c", "dirty": True}
+    said |= {"main_metric": "frame_auroc", "wall_s": 2.5, "test_s": 2.5, "fit_s": None, **facts["provenance"]}
     said |= {"trained_parameters": 817, "protocol": facts["protocol"], "command": "lightning test -c 'a b.yaml'"}
     assert row | said == row
     numbers = {key: value for key, value in facts["metrics"].items() if "/" not in key}
     assert row | numbers == row
     assert not [key for key in row if "/" in key]
     assert differences(row, tmp_path) == []
-    controls = collect(tmp_path, [file.parent for file in tmp_path.glob("controls/*/*/row.json")])
+    folders = controls_of(row, step.folder / "run", tmp_path / "controls")
+    controls = collect(tmp_path, folders)
+    assert controls_of(row, step.folder / "run", tmp_path / "controls") == folders
     assert {control["system"] for control in controls} == set(CONTROLS)
     for control in controls:
         assert control["kind"] == control["supervision"] == "control"
@@ -221,7 +223,7 @@ def draws_by_loop(label: list[np.ndarray], score: list[np.ndarray]) -> list[tupl
 
 def test_draws_are_of_whole_videos_and_scikit_learns_areas(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = finished
-    videos = read_truth(folder / "truth.csv")
+    videos = sorted(read_truth(folder / "truth.csv"), key=lambda video: video.name)  # the order that is drawn in
     curves, _ = read_scores(folder / "scores.csv", videos)
     label = [np.zeros(video.n_frames, dtype=int) for video in videos]
     for video, own in zip(videos, label, strict=True):
@@ -260,8 +262,7 @@ def test_a_test_of_events_has_a_row_and_chance_as_its_control(
     assert (row["dataset"], row["main_metric"]) == ("UCA", "top1")
     write_measured(tmp_path / "measured.csv", [{**row, "folder": "run"}])
     assert read_measured(tmp_path / "measured.csv")[0].metrics["top3"] == row["top3"]
-    (file,) = tmp_path.glob("controls/*/chance/row.json")
-    (chance,) = collect(tmp_path, [file.parent])
+    (chance,) = collect(tmp_path, controls_of(row, tmp_path / row["folder"], tmp_path / "controls"))
     n_classes = len(UCF_CRIME_CATEGORIES)
     assert [chance[f"top{k}"] for k in (1, 2, 3)] == pytest.approx([k / n_classes for k in (1, 2, 3)], abs=1e-12)
     assert (chance["kind"], chance["cell"], chance["test"]) == ("control", "chance", row["test"])

@@ -14,9 +14,9 @@ from tests.finished_tests import made
 from tests.test_results import step_of
 from tests.worlds import ROOT
 from vigil import tables
-from vigil.cells import Benchmark, Cell, Place, Step
+from vigil.cells import Cell, Place, Step
 from vigil.records import DONE, FAILED, MISSING, NOT_RUN, NOT_THERE, Planned
-from vigil.results import collect, differences, keep_result, write_controls
+from vigil.results import collect, controls_of, differences, keep_result, write_controls
 from vigil.stored import read_truth
 from vigil.submission import judge_submission
 
@@ -27,11 +27,14 @@ README = "# A\n\n<!-- leaderboard: demo -->\nold\n<!-- end of leaderboard -->\n\
 def done(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Step:
     """A finished test with its row and controls, in the folder of a benchmark."""
     step = step_of(made(tmp_path_factory, "plain"), tmp_path / "out", "mil_ranker")
-    record = json.loads(step.record.read_text())
-    step.record.write_text(json.dumps({**record, "dirty": False}))
+    metrics = step.folder / "run" / "metrics.json"
+    facts = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps({**facts, "provenance": {**facts["provenance"], "dirty": False}}))
     keep_result("demo", step)
-    for file in (tmp_path / "out").glob("controls/*/*/row.json"):
-        clean(file)
+    out = tmp_path / "out"
+    (row,) = collect(out, [step.folder / "run"])
+    for folder in controls_of(row, step.folder / "run", out / "controls"):
+        clean(folder / "row.json")
     return step
 
 
@@ -43,10 +46,6 @@ def clean(file: Path) -> None:
 
 def planned(step: Step, state: str = DONE, why: str = "") -> Planned:
     return Planned(step, state, why)
-
-
-def benchmark_of(step: Step) -> Benchmark:
-    return Benchmark("demo", [step.cell], False, [])
 
 
 @pytest.fixture
@@ -110,12 +109,12 @@ def test_the_tables_of_a_benchmark_are_written_beside_its_numbers(done: Step) ->
     out = done.place.out
     other = Step(Cell("another", "mil_ranker", None, ["ucf_crime"]), 0, "test", "ucf_crime", done.place)
     chains = [[planned(done)], [planned(other, FAILED, "the loss is nan at step 3")]]
-    text = tables.write_tables(benchmark_of(done), done.place, chains)
+    text = tables.write_tables(done.place, chains, chains)
     assert (out / "leaderboard.md").read_text() == text
     assert "a cell" in text
     assert "the loss is nan at step 3" in text
     rows = read(out / "measured.csv")
-    assert [row["cell"] for row in rows] == [*("a cell", "constant", "random", "temporal centre", "video label oracle")]
+    assert [row["cell"] for row in rows] == [*("a cell", "random", "constant", "temporal centre", "video label oracle")]
     assert [differences(row, out) for row in rows] == [[]] * 5
     assert read(out / "leaderboard.csv")
     assert (out / "leaderboard.html").read_text().lstrip().lower().startswith("<!doctype html>")
@@ -123,8 +122,8 @@ def test_the_tables_of_a_benchmark_are_written_beside_its_numbers(done: Step) ->
 
 def test_a_published_benchmark_can_be_verified_from_results_alone(done: Step, project: Path) -> None:
     out, results = done.place.out, project / "results"
-    tables.write_tables(benchmark_of(done), done.place, [[planned(done)]])
-    tables.publish("demo", out)
+    tables.write_tables(done.place, [[planned(done)]], [])
+    tables.publish("demo", out, [[planned(done)]])
     shutil.rmtree(out)
     rows = read(results / "measured.csv")
     assert len(rows) == 5
@@ -144,15 +143,15 @@ def test_a_published_benchmark_can_be_verified_from_results_alone(done: Step, pr
 
 def test_publishing_again_replaces_a_tables_own_rows_and_no_others(done: Step, project: Path) -> None:
     out, results = done.place.out, project / "results"
-    tables.write_tables(benchmark_of(done), done.place, [[planned(done)]])
-    tables.publish("demo", out)
+    tables.write_tables(done.place, [[planned(done)]], [])
+    tables.publish("demo", out, [[planned(done)]])
     first = read(results / "measured.csv")
     other = [{**row, "table": "other"} for row in read(out / "measured.csv")]
     shutil.copytree(out, out.with_name("second"))
     tables.write_measured(out.with_name("second") / "measured.csv", other[:1])
-    tables.publish("other", out.with_name("second"))
+    tables.publish("other", out.with_name("second"), [[planned(done)]])
     assert [row["table"] for row in read(results / "measured.csv")] == ["demo"] * 5 + ["other"]
-    tables.publish("demo", out)
+    tables.publish("demo", out, [[planned(done)]])
     rows = read(results / "measured.csv")
     assert sorted(row["table"] for row in rows) == ["demo"] * 5 + ["other"]
     assert [row for row in rows if row["table"] == "demo"] == first
@@ -163,16 +162,25 @@ def test_code_that_no_commit_holds_is_not_published(done: Step, project: Path) -
     row_file = done.folder / "run" / "row.json"
     (row,) = json.loads(row_file.read_text())
     row_file.write_text(json.dumps([{**row, "dirty": True}]))
-    tables.write_tables(benchmark_of(done), done.place, [[planned(done)]])
-    with pytest.raises(ValueError, match="rows of code that no commit holds; commit it and run again, then publish"):
-        tables.publish("demo", done.place.out)
+    tables.write_tables(done.place, [[planned(done)]], [])
+    with pytest.raises(ValueError, match="rows of code, configs or weights that no commit holds; commit them, delete "):
+        tables.publish("demo", done.place.out, [[planned(done)]])
     assert sorted(file.name for file in (project / "results").iterdir()) == ["claims.csv"]
     assert (project / "README.md").read_text() == README
 
 
+@pytest.mark.parametrize("state", [NOT_RUN, FAILED, "stale", MISSING])
+def test_a_benchmark_with_a_step_that_has_no_result_is_not_published(done: Step, project: Path, state: str) -> None:
+    tables.write_tables(done.place, [[planned(done)]], [])
+    other = Step(Cell("another", "mil_ranker", None, ["ucf_crime"]), 0, "test", "ucf_crime", done.place)
+    with pytest.raises(ValueError, match=f"1 steps have no result to publish, as another, test ucf_crime: {state} why"):
+        tables.publish("demo", done.place.out, [[planned(done)], [planned(other, state, "why")]])
+    tables.publish("demo", done.place.out, [[planned(done)], [planned(other, NOT_THERE, "why")]])
+
+
 def test_a_readme_whose_table_is_not_that_of_the_results_is_told(done: Step, project: Path) -> None:
-    tables.write_tables(benchmark_of(done), done.place, [[planned(done)]])
-    tables.publish("demo", done.place.out)
+    tables.write_tables(done.place, [[planned(done)]], [])
+    tables.publish("demo", done.place.out, [[planned(done)]])
     readme = project / "README.md"
     text = readme.read_text()
     readme.write_text(text.replace("a cell", "a better cell", 1))

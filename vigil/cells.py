@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+INPUT = ("data.features", "data.crops")  # what a system is given instead of the pixels that the control looks at
 BY_EVENTS = ("uca",)  # judged by what is said of events, not by frames
 KEYS_OF_A_FILE = ("every", "demo", "cells", "only_demo", "controls")
 KEYS_OF_A_CELL = ("demo", "only_real")  # besides the fields of Cell
@@ -84,11 +85,9 @@ def read_benchmark(file: Path, demo: bool = False) -> Benchmark:
             continue
         cells.append(_cell(file, table, given, demo))
     if table.get("controls", True):
-        tested = list(dict.fromkeys(name for cell in cells for name in cell.test if name not in BY_EVENTS))
-        machine = cells[0].machine
-        aims = {key: values for cell in cells for key, values in cell.test_set.items()}
-        control = Cell("frame difference", CONTROL, None, tested, machine, test_set=aims, kind="control")
-        cells += [control] * bool(tested)
+        cells += _controls(cells)
+    if not cells:
+        raise ValueError(f"{file}: every cell is only_real, so there is no demo of it; leave --demo out")
     slugs = [cell.slug for cell in cells]
     twice = sorted({cell.name for cell in cells if slugs.count(cell.slug) > 1})
     if twice:
@@ -96,8 +95,29 @@ def read_benchmark(file: Path, demo: bool = False) -> Benchmark:
     return Benchmark(file.stem, cells, demo, left_out)
 
 
+def _controls(cells: list[Cell]) -> list[Cell]:
+    """The control that looks at pixels: a cell for each way in which a dataset is judged."""
+    ways: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        for name in (name for name in cell.test if name not in BY_EVENTS):
+            said = {**cell.set, **cell.test_set.get(name, {})}
+            way = {key: value for key, value in said.items() if key.startswith("data.") and not key.startswith(INPUT)}
+            if way not in ways.setdefault(name, []):
+                ways[name].append(way)
+    found = []
+    for number in range(max(map(len, ways.values()), default=0)):
+        aims = {name: of[number] for name, of in ways.items() if number < len(of)}
+        told = "; ".join(f"{key.split('.')[-1]} {value}" for aim in aims.values() for key, value in aim.items())
+        name = "frame difference" if not number else f"frame difference, {told or 'as configured'}"
+        found.append(Cell(name, CONTROL, None, list(aims), cells[0].machine, test_set=aims, kind="control"))
+    return found
+
+
 def _cell(file: Path, table: Mapping[str, Any], given: Mapping[str, Any], demo: bool) -> Cell:
     every = table.get("every") or {}
+    for said, value in (("every", every), ("demo", table.get("demo") or {}), ("set", given.get("set", {}))):
+        if not isinstance(value, dict):
+            raise ValueError(f"{file}: {given['name']}: {said} is {value!r}; {{key: value}} is expected")
     merged = {**every, **{key: value for key, value in given.items() if key not in KEYS_OF_A_CELL}}
     merged["set"] = {**every.get("set", {}), **((table.get("demo") or {}) if demo else {}), **given.get("set", {})}
     merged |= {"machine": "cpu"} if demo else {}
@@ -114,6 +134,12 @@ def _cell(file: Path, table: Mapping[str, Any], given: Mapping[str, Any], demo: 
     cell = Cell(**merged)
     if not isinstance(cell.test, list) or not isinstance(cell.seeds, list) or not cell.seeds:
         raise ValueError(f"{where}: test {cell.test!r} and seeds {cell.seeds!r}: lists are expected")
+    nested = isinstance(cell.test_set, dict) and all(isinstance(value, dict) for value in cell.test_set.values())
+    if not nested or not isinstance(cell.fit_set, dict) or not all(isinstance(seed, int) for seed in cell.seeds):
+        raise ValueError(
+            f"{where}: test_set {cell.test_set!r}, fit_set {cell.fit_set!r}, seeds {cell.seeds!r}: {{dataset: {{key: "
+            "value}}, {key: value} and whole numbers are expected"
+        )
     for folder, names in (("data", [*cell.test, *([cell.fit] if cell.fit else [])]), ("machines", [cell.machine])):
         for name in names:
             if not (ROOT / "configs" / folder / f"{name}.yaml").is_file():
@@ -215,8 +241,10 @@ def gpus_of(cell: Cell, pool: int) -> int:
     if trainer.get("accelerator") not in ("gpu", "cuda"):
         return 0
     devices = cell.set.get("trainer.devices", trainer.get("devices", -1))
-    devices = len(devices) if isinstance(devices, list) else int(devices)
-    return max(pool, 1) if devices < 0 else devices
+    if isinstance(devices, str) and "," in devices:
+        devices = devices.split(",")
+    count = len(devices) if isinstance(devices, list) else -1 if devices == "auto" else int(devices)
+    return max(pool, 1) if count < 0 else count
 
 
 def flat(values: Any, before: str = "") -> dict[str, Any]:

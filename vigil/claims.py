@@ -206,9 +206,12 @@ Published = dict[tuple[str, str, str], list[Claim]]  # by method in its one spel
 
 
 def by_method(claims: Sequence[Claim]) -> Published:
-    """What was published of a method on a dataset under a metric, of the whole test set and without a variant."""
+    """What was published of a method on a dataset under a metric, of the whole test set and without a variant.
+
+    UCA's closed-set numbers are kept: there the variant is the question itself, as `task: probe` asks it.
+    """
     found: Published = defaultdict(list)
     for claim in claims:
-        if not claim.variant:
+        if not claim.variant or claim.dataset == "UCA":
             found[claim.name, claim.dataset, claim.metric].append(claim)
     return dict(found)

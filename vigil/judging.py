@@ -43,7 +43,7 @@ def frame_numbers(
 
 def curve_numbers(videos: Sequence[Video], curves: Sequence[Curve], unseen: Sequence[str] = ()) -> dict[str, float]:
     """AUROC and AP of frames, and AUROC of whole videos where both labels are there; one bootstrap for both."""
-    intervals = bootstrap(Runs.of(against_all(videos, curves)))
+    intervals = bootstrap(runs_of(videos, curves))
     values = frame_auroc(videos, curves, unseen, intervals["auroc"])
     values |= frame_ap(videos, curves, intervals["average_precision"])
     return values | (video_auroc(videos, curves) if {video.label for video in videos} == {0, 1} else {})
@@ -58,7 +58,7 @@ def frame_auroc(
     frame_auroc itself then raises ValueError. A video of several categories, "Fighting+Shooting", counts in each.
     """
     runs = against_all(videos, curves)
-    whole = interval or bootstrap(Runs.of(runs))["auroc"]
+    whole = interval or bootstrap(runs_of(videos, curves))["auroc"]
     values = {"frame_auroc": whole.value, "frame_auroc_low": whole.low, "frame_auroc_high": whole.high}
     anomalous = [bool(video.anomalies) for video in videos]
     groups = {"frame_auroc_anomalous": anomalous}
@@ -84,7 +84,7 @@ def frame_auroc(
 
 def frame_ap(videos: Sequence[Video], curves: Sequence[Curve], interval: Interval | None = None) -> dict[str, float]:
     """frame_ap with _low and _high, and frame_ap_trapezoid."""
-    runs = Runs.of(against_all(videos, curves))
+    runs = runs_of(videos, curves)
     whole = interval or bootstrap(runs)["average_precision"]
     return {
         "frame_ap": whole.value,
@@ -159,6 +159,12 @@ def top_k(true: np.ndarray, score: np.ndarray) -> dict[str, float]:
     own = np.take_along_axis(score, true[:, None], axis=1)
     above, tied = (score > own).sum(axis=1), (score == own).sum(axis=1) - 1
     return {f"top{k}": float(np.clip((k - above) / (tied + 1), 0, 1).mean()) for k in range(1, min(4, score.shape[1]))}
+
+
+def runs_of(videos: Sequence[Video], curves: Sequence[Curve]) -> Runs:
+    """The runs of all videos in the order of their names: two tests then draw the same videos, however listed."""
+    order = sorted(range(len(videos)), key=lambda number: videos[number].name)
+    return Runs.of(against_all([videos[number] for number in order], [curves[number] for number in order]))
 
 
 def against_all(videos: Sequence[Video], curves: Sequence[Curve]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

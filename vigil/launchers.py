@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+PATIENCE_S = 60.0  # for a command without its runner to leave a checkpoint
 
 
 class Job(Protocol):
@@ -26,12 +29,15 @@ class Job(Protocol):
 
 
 class Launcher(Protocol):
-    """What starts commands; shared: whether machines and GPUs are found elsewhere than on this one."""
+    """What starts commands; elsewhere: whether machines and GPUs are found elsewhere than on this one."""
 
     elsewhere: bool
 
     def start(self, command: Sequence[str], log: Path, environment: Mapping[str, str], gpus: int) -> Job:
         """Start a command whose output is added to `log`; environment: what is set besides this process's own."""
+
+    def end(self, name: str, told: Callable[[], bool]) -> None:
+        """See that a command of that name, which an earlier runner left behind, is over; return early when told."""
 
 
 class LocalJob:
@@ -61,7 +67,10 @@ class LocalJob:
         self.name = str(self._process.pid)
 
     def poll(self) -> int | None:
-        return self._process.poll()
+        status = self._process.poll()
+        if status:  # the others of a group whose first process died would hold on to its GPUs
+            self.stop(hard=True)
+        return status
 
     def stop(self, hard: bool) -> None:
         try:
@@ -77,6 +86,24 @@ class Local:
 
     def start(self, command: Sequence[str], log: Path, environment: Mapping[str, str], gpus: int) -> Job:
         return LocalJob(command, log, environment)
+
+    def end(self, name: str, told: Callable[[], bool]) -> None:
+        """Wait a minute for its checkpoint, then end it."""
+        until = time.monotonic() + PATIENCE_S
+        while name.isdigit() and _is_ours(int(name)) and not told():
+            if time.monotonic() > until:
+                os.killpg(int(name), signal.SIGKILL)
+            time.sleep(0.1)
+
+
+def _is_ours(process: int) -> bool:
+    """Whether a process is a `lightning` command that still runs."""
+    try:
+        command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return b"cli" in command and state != "Z"
 
 
 def run_logged(command: Sequence[str], log: str, environment: Mapping[str, str], folder: str) -> int:
@@ -126,3 +153,9 @@ class Slurm:
         self._executor.update_parameters(gpus_per_node=gpus, **self._options)
         job = self._executor.submit(run_logged, list(command), str(log.resolve()), dict(environment), os.getcwd())
         return SlurmJob(job)
+
+    def end(self, name: str, told: Callable[[], bool]) -> None:
+        """Cancel it: SLURM's jobs outlive the runner that submitted them."""
+        number = name.removeprefix("job ")
+        if number.isdigit() and shutil.which("scancel"):
+            subprocess.run(["scancel", "--full", number], check=False, capture_output=True)

@@ -11,6 +11,7 @@ from typing import Any
 from vigil.claims import Claim, Published, by_method, canonical, conflicts, notes, read_claims, said
 from vigil.comparison import Details, details_in, verdict
 from vigil.leaderboard_page import write_page
+from vigil.leaderboard_rows import claims_of, printed
 from vigil.measured import BASES, COST, METRIC, Entry, Row, Table, bound_key, read_measured, tables
 from vigil.wording import chosen_of, cost_of, label, protocol_value, stands_apart
 
@@ -67,7 +68,7 @@ def _table(table: Table, published: Published, marks: Mapping[Claim, str], detai
     shown = [main, *(key for key in final if any(key in e.first.metrics for e in table.entries)), *others]
     has_chosen = any(chosen_of(entry) for entry in table.entries)
     has_cost = any(cost_of(entry) for entry in table.entries)
-    has_claim = any((canonical(e.first.claim), e.first.dataset, main) in published for e in table.entries)
+    has_claim = any(claims_of(entry, published) for entry in table.entries)
     heads = ["system", "supervision", *map(label, shown), *(["published"] if has_claim else [])]
     heads += [*(["chosen"] if has_chosen else []), *(["cost"] if has_cost else []), "controls"]
     lines, footnotes = [heads, ["---"] * len(heads)], []
@@ -75,10 +76,10 @@ def _table(table: Table, published: Published, marks: Mapping[Claim, str], detai
         row = entry.first
         name = _text(entry.name) + (" †" if entry.is_oracle else "")
         values = [str(value) if (value := entry.value(key)) else "" for key in shown]
-        told = published.get((canonical(row.claim), row.dataset, main), [])
-        beside = ", ".join(dict.fromkeys(claim.printed for claim in told))
+        told = claims_of(entry, published)
+        beside = ", ".join(dict.fromkeys(printed(claim, main) for claim in told))
         if told:
-            footnotes.append(_footnote(told, marks))
+            footnotes.append(_footnote(told, marks, main))
             beside += f" [{len(footnotes)}]" + (" ⚠" if any(claim in marks for claim in told) else "")
         cost = ([_text(chosen_of(entry))] if has_chosen else []) + ([cost_of(entry)] if has_cost else [])
         controls = "" if entry.is_control else _text(str(verdict(entry, table, details)))
@@ -91,10 +92,14 @@ def _table(table: Table, published: Published, marks: Mapping[Claim, str], detai
     return f"### {_text(table.title)}\n\n{text}\n" + "".join(f"\n{line}\n" for line in below)
 
 
-def _footnote(told: Sequence[Claim], marks: Mapping[Claim, str]) -> str:
+def _footnote(told: Sequence[Claim], marks: Mapping[Claim, str], main: str) -> str:
     known = list(dict.fromkeys(note for claim in told for note in notes(claim)))
     contradicted = " ⚠ The values contradict one another." if any(claim in marks for claim in told) else ""
-    return f"{told[0].name}: {said(told)}.{contradicted}" + "".join(f" {note[0].upper()}{note[1:]}." for note in known)
+    values = "; ".join(
+        ("" if key == main else f"{label(key)} ") + said(claim for claim in told if claim.metric == key)
+        for key in dict.fromkeys(claim.metric for claim in told)
+    )
+    return f"{told[0].name}: {values}.{contradicted}" + "".join(f" {note[0].upper()}{note[1:]}." for note in known)
 
 
 def _unfinished(cell: Mapping[str, Any]) -> str:

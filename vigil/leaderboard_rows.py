@@ -42,7 +42,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class _Columns:
-    """A table's columns: the main metric, raw and refined; claims, where any row has one; other metrics; costs.
+    """A table's columns: the main metric, raw, refined and gated; claims, where any row has one; other metrics; costs.
 
     scale: the range of the main metric.
     """
@@ -56,10 +56,11 @@ class _Columns:
     @classmethod
     def of(cls, table: Table, published: Published) -> _Columns:
         has = {key for entry in table.entries for key in entry.first.metrics}
-        main = [key for key in (table.first.main_metric, f"{table.first.main_metric}_refined") if key in has]
+        first = table.first.main_metric
+        main = [key for key in (first, f"{first}_refined", f"{first}_gated") if key in has]
         others = [key for key in SHOWN if key in has and key not in main]
         costs = [key for key in COSTS if any(_cost(entry, key) is not None for entry in table.entries)]
-        has_claims = any(_claims_of(entry, published) for entry in table.entries)
+        has_claims = any(claims_of(entry, published) for entry in table.entries)
         return cls(main, has_claims, others, costs, _scale(table))
 
     def head(self) -> str:
@@ -111,7 +112,11 @@ def _row(entry: Entry, number: int, table: Table, columns: _Columns, beside: Bes
         + "</th>",
         f"<td>{escape(row.supervision)}</td>",
         *(_number_cell(entry.value(key), columns.scale if key == columns.main[0] else None) for key in columns.main),
-        *([_claims_cell(_claims_of(entry, beside.published), beside.marks)] if columns.has_claims else []),
+        *(
+            [_claims_cell(claims_of(entry, beside.published), beside.marks, columns.main[0])]
+            if columns.has_claims
+            else []
+        ),
         _verdict_cell(str(held), bool(held.not_beaten)) if held else "<td></td>",
         *(_number_cell(entry.value(key), None) for key in columns.others),
     ]
@@ -157,20 +162,28 @@ def _whisker(low: float, mean: float, high: float, scale: tuple[float, float]) -
     )
 
 
-def _claims_of(entry: Entry, published: Published) -> list[Claim]:
-    """What its paper prints of an entry in its main metric."""
+def claims_of(entry: Entry, published: Published) -> list[Claim]:
+    """What its paper prints of an entry in the metrics that the entry has, the main one first."""
     row = entry.first
-    return published.get((canonical(row.claim), row.dataset, row.main_metric), []) if row.claim else []
+    if not row.claim:
+        return []
+    keys = dict.fromkeys([row.main_metric, *(key for key in BASES if key in row.metrics)])
+    return [claim for key in keys for claim in published.get((canonical(row.claim), row.dataset, key), [])]
 
 
-def _claims_cell(told: Sequence[Claim], marks: Mapping[Claim, str]) -> str:
+def printed(claim: Claim, main: str) -> str:
+    """A published number as printed, with its metric where that is not the table's main one."""
+    return claim.printed if claim.metric == main else f"{claim.printed} {label(claim.metric)}"
+
+
+def _claims_cell(told: Sequence[Claim], marks: Mapping[Claim, str], main: str) -> str:
     if not told:
         return "<td></td>"
-    values = ", ".join(dict.fromkeys(claim.printed for claim in told))
+    values = ", ".join(dict.fromkeys(printed(claim, main) for claim in told))
     printers = ", ".join(dict.fromkeys(claim.source.partition(",")[0] for claim in told))
     mark = ' <span class="mark">contradicted</span>' if any(claim in marks for claim in told) else ""
     items = "".join(
-        f"<li>{escape(claim.printed)}, {escape(claim.source)}"
+        f"<li>{escape(printed(claim, main))}, {escape(claim.source)}"
         + (f", as {escape(claim.method)}" if claim.method != claim.name else "")
         + "".join(f"<br><em>{escape(note)}</em>" for note in notes(claim))
         + "</li>"
@@ -266,12 +279,12 @@ def facts_of(entry: Entry, published: Published, marks: Mapping[Claim, str]) -> 
         found = METRIC.fullmatch(key)
         if found and not found[2] and (value := entry.value(key)):
             metrics[key] = [label(key), str(value), [run.metrics[key] for run in entry.runs]]
-    told = _claims_of(entry, published)
+    told = claims_of(entry, published)
     return {
         **{"name": entry.name, "kind": row.kind, "dataset": row.dataset, "demo": row.demo, "metric": row.main_metric},
         **{"sign": better(row.main_metric), "supervision": row.supervision, "fit": row.fit, "test": row.test},
         **{"seeds": [run.seed for run in entry.runs], "metrics": metrics, "oracle": entry.is_oracle},
         **{"judged": _fields(row.judged), "stated": _fields(row.stated), "table": row.table},
         **{"provenance": {**row.provenance, **row.other, "folder": row.folder}, "command": row.command},
-        "published": [[c.printed, c.source, marks.get(c, ""), notes(c)] for c in told],
+        "published": [[printed(c, row.main_metric), c.source, marks.get(c, ""), notes(c)] for c in told],
     }

@@ -30,10 +30,13 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> tuple[str, bool | None]:
-    """The commit of Vigil's own folder, and whether files differ from it; ("", None) where git cannot tell."""
+    """The commit of Vigil's own folder, and whether code, configs or weights differ from it or are not in it.
+
+    ("", None) where git cannot tell.
+    """
     try:
         head = _git("rev-parse", "HEAD")
-        return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
+        return head, bool(_git("status", "--porcelain", "--", "*.py", "*.yaml", "*.txt", "weights"))
     except (OSError, subprocess.CalledProcessError):
         return "", None
 

@@ -52,8 +52,7 @@ def state_of(step: Step, before: Planned | None, pool: int | None) -> Planned:
     seconds = record.get("wall_s")
     if not there_yet(step.cell):
         return Planned(step, NOT_THERE, f"configs/systems/{step.cell.system}.yaml: this system has not landed")
-    now = fingerprint(step)
-    changed = why_stale(record["fingerprint"], now) if record.get("fingerprint") else ""
+    changed = changed_since(record, fingerprint(step))
     if record.get("state") == DONE:
         stale = _why_done_is_stale(step, record, before, changed)
         return Planned(step, STALE if stale else DONE, stale, seconds)
@@ -68,11 +67,24 @@ def state_of(step: Step, before: Planned | None, pool: int | None) -> Planned:
     return Planned(step, UNFINISHED, goes_on) if record else Planned(step, NOT_RUN)
 
 
+def changed_since(record: dict[str, Any], now: dict[str, dict[str, str]]) -> str:
+    """What differs now from when a step was run, in words; data that it rendered itself were not there before."""
+    then = record.get("fingerprint")
+    if not then:
+        return ""
+    data = {
+        name: now["data"].get(name, "") if found == "nothing there" else found for name, found in then["data"].items()
+    }
+    return why_stale({**then, "data": data}, now)
+
+
 def _why_done_is_stale(step: Step, record: dict[str, Any], fit: Planned | None, changed: str) -> str:
     """Why the result of a step no longer stands, empty where it does."""
     result = step.folder / record["result"]
     if not result.exists():
         return f"{result} is gone"
+    if step.verb == "test" and not (result / "row.json").is_file():
+        return f"{result / 'row.json'} is gone"
     if changed or fit is None:
         return changed
     if fit.state != DONE:
@@ -92,6 +104,8 @@ def what_is_missing(step: Step, pool: int | None) -> list[str]:
                 f"data: no files in {root}; get {step.dataset} from its authors, see the README, and give "
                 f"--data FOLDER with a folder {step.dataset} in it"
             )
+    settings = step.settings()
+    lacking += [text for name, text in missing_weights(settings).items() if name.startswith("weights/")]
     wanted = gpus_of(step.cell, pool or 0)
     if pool is not None and wanted > pool:
         lacking.append(f"{wanted} GPU for machine {step.cell.machine}, {pool} here; give --gpus, or --machine cpu")

@@ -6,24 +6,26 @@ import base64
 import csv
 import json
 import math
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vigil import protocol
-from vigil.cells import Cell, Step
+from vigil.cells import ROOT, Cell, Step
 from vigil.controls import CONTROLS, control_curves
 from vigil.curves import Curve
-from vigil.judging import against_all, frame_numbers, reliability
+from vigil.judging import frame_numbers, reliability, runs_of
 from vigil.measured import BASES, COST, METRIC, NAMED, PROVENANCE
 from vigil.protocol import PUBLIC_NAMES
 from vigil.provenance import provenance
 from vigil.records import read_record
 from vigil.staleness import digest
-from vigil.statistics import Runs, draw_videos, resample
+from vigil.statistics import draw_videos, resample
 from vigil.stored import (
     numbers,
     read_scores,
@@ -36,13 +38,18 @@ from vigil.stored import (
 
 PIXELS = ("pixel_auroc", "pixel_ap", "rbdc", "tbdc")
 LAST = ("protocol", "command", "folder")
+ORACLE = "video_label_oracle"
+CODE_OF_A_CONTROL = ("controls", "judging", "curves", "statistics", "stored", "results")
 OF_A_CONTROL = {"supervision": "control", "backbone": "none"}
 SAME = 1e-12  # another processor may add up in another order
 POINTS = 240  # runs of a curve that a picture of it needs; the file has all
 
 
 def keep_result(table: str, step: Step) -> None:
-    """Have row.json and details.json beside what a finished test left, and its controls' where they are missing."""
+    """Have details.json and row.json beside what a finished test left.
+
+    Raises ValueError where the number is missing that its dataset is judged by.
+    """
     record = read_record(step.record)
     folder = step.folder / record["result"]
     facts = json.loads((folder / "metrics.json").read_text())
@@ -54,15 +61,11 @@ def keep_result(table: str, step: Step) -> None:
     rows = [_row_of(table, step, record, facts)]
     if step.cell.kind == "control" and any(rows[0].get(key) is not None for key in PIXELS):
         rows = _split(rows[0])
-    _write(folder / "row.json", rows)
-    if (folder / "class_scores.csv").is_file():
-        write_chance(rows[0], folder / "class_scores.csv", step.place.out / "controls")
-    if not (folder / "truth.csv").is_file() or not (folder / "scores.csv").is_file():
-        return
-    videos = read_truth(folder / "truth.csv")
-    curves, refined = read_scores(folder / "scores.csv", videos)
-    _write(folder / "details.json", details(videos, curves, refined, facts["metrics"]))
-    write_controls(rows[0], videos, step.place.out / "controls")
+    if (folder / "truth.csv").is_file() and (folder / "scores.csv").is_file():
+        videos = read_truth(folder / "truth.csv")
+        curves, refined = read_scores(folder / "scores.csv", videos)
+        _write(folder / "details.json", details(videos, curves, refined, facts["metrics"]))
+    _write(folder / "row.json", rows)  # last: where it is, all of the result is
 
 
 def _row_of(table: str, step: Step, record: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def _row_of(table: str, step: Step, record: Mapping[str, Any], facts: Mapping[st
         "main_metric": facts["main_metric"], **_shown(facts["metrics"]),
         "trained_parameters": cost.get("trained_parameters"), "fit_s": fit.get("wall_s"), "test_s": record["wall_s"],
         "frames_per_second": cost.get("frames_per_second"), "peak_memory_mb": cost.get("peak_memory_mb"),
-        **{key: record[key] for key in ("commit", "dirty", "versions", "machine")},
+        **facts["provenance"],
         **{f"{part}_hash": digest(found[part]) for part in ("config", "code", "data", "weights")},
         "wall_s": wall, "finished": record["finished"], "protocol": facts["protocol"],
         "command": " && ".join(shlex.join(command) for command in commands),
@@ -115,14 +118,21 @@ def details(
     for end, kind in (("", curves), ("_refined", refined)):
         if not kind:
             continue
-        runs = Runs.of(against_all(videos, [kind[name] for name in names]))
+        runs = runs_of(videos, [kind[name] for name in names])
         drawn = resample(runs, draw_videos(*runs.frames(), 1000, 0))  # as `bootstrap` and `paired` draw them
         for key, values in (("frame_auroc", drawn["auroc"]), ("frame_ap", drawn["average_precision"])):
             draws[key + end] = base64.b64encode(values.astype("<f4").tobytes()).decode()
-    shown = {video.name: _picture(video, curves[video.name], refined.get(video.name)) for video in videos}
+    shown = pictures(videos, curves, refined)
     classes = {key.partition("/")[2]: value for key, value in metrics.items() if key.startswith("frame_auroc/")}
     diagram = reliability(videos, [curves[name] for name in names])
     return {"draws": draws, "reliability": diagram, "curves": shown, "classes": classes}
+
+
+def pictures(
+    videos: Sequence[Any], curves: Mapping[str, Curve], refined: Mapping[str, Curve]
+) -> dict[str, dict[str, Any]]:
+    """Every video's curve as a page draws it, thinned to POINTS runs, with its annotation."""
+    return {video.name: _picture(video, curves[video.name], refined.get(video.name)) for video in videos}
 
 
 def _picture(video: Any, curve: Curve, refined: Curve | None) -> dict[str, Any]:
@@ -141,21 +151,37 @@ def _picture(video: Any, curve: Curve, refined: Curve | None) -> dict[str, Any]:
     }
 
 
-def write_controls(like: Mapping[str, Any], videos: Sequence[Any], out: Path) -> None:
-    """The controls that the truth alone gives, judged as a row is, a folder each; what is there already is left."""
-    judged = like["protocol"]["judged"]
+def controls_of(like: Mapping[str, Any], tested: Path, out: Path) -> list[Path]:
+    """The folders of the controls that are judged as a row is, whose test left its files in `tested`.
+
+    Those that the truth or the class scores alone give; made where they are missing, or made by other code.
+    """
+    found = []
+    if (tested / "truth.csv").is_file():
+        found = write_controls(like, read_truth(tested / "truth.csv"), out)
+    if (tested / "class_scores.csv").is_file():
+        found.append(write_chance(like, tested / "class_scores.csv", out))
+    return found
+
+
+def write_controls(like: Mapping[str, Any], videos: Sequence[Any], out: Path) -> list[Path]:
+    """The controls that the truth alone gives, judged as a row is: their folders, each made if it is not there."""
+    judged, folders = like["protocol"]["judged"], []
     for name in CONTROLS:
         folder = _control_folder(like, name, out)
+        folders.append(folder)
         if not (folder / "row.json").is_file():
-            row = judge(folder, videos, control_curves(name, videos), {}, judged, dict(OF_A_CONTROL))
+            stated = OF_A_CONTROL | ({"target_labels": "of the test videos"} if name == ORACLE else {})
+            row = judge(folder, videos, control_curves(name, videos), {}, judged, stated)
             _write(folder / "row.json", [row | _control(like, name)])
+    return folders
 
 
-def write_chance(like: Mapping[str, Any], class_scores: Path, out: Path) -> None:
-    """The control of class scores, judged as a row is: every class the same score, so that chance decides."""
+def write_chance(like: Mapping[str, Any], class_scores: Path, out: Path) -> Path:
+    """The folder of the control of class scores: every class the same score, so that chance decides."""
     folder = _control_folder(like, "chance", out)
     if (folder / "row.json").is_file():
-        return
+        return folder
     with class_scores.open(newline="") as stream:
         header, *rows = csv.reader(stream)
     categories = header[4:]
@@ -169,13 +195,20 @@ def write_chance(like: Mapping[str, Any], class_scores: Path, out: Path) -> None
     _write(folder / "metrics.json", metrics)
     row = {"dataset": like["dataset"], "supervision": "control", **facts, **_shown(values), **provenance()}
     _write(folder / "row.json", [row | _control(like, "chance")])
+    return folder
 
 
 def _control_folder(like: Mapping[str, Any], name: str, out: Path) -> Path:
-    judged = like["protocol"]["judged"]
-    folder = out / f"{like['test']}-{digest({key: str(value) for key, value in judged.items()})[:8]}" / name
+    judged = {key: str(value) for key, value in like["protocol"]["judged"].items()}
+    folder = out / f"{like['test']}-{digest(judged | _code())[:12]}" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@cache
+def _code() -> dict[str, str]:
+    """The code that makes a control and judges it: with other code it is made anew."""
+    return {name: (ROOT / "vigil" / f"{name}.py").read_text() for name in CODE_OF_A_CONTROL}
 
 
 def _control(like: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -186,8 +219,10 @@ def _control(like: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def file_of(table: str, demo: object) -> list[str]:
-    """The arguments of benchmark.py that name a table's file."""
-    return [f"configs/benchmarks/{table}.yaml", *(["--demo"] if demo else [])]
+    """The arguments of benchmark.py that name a table's file, of those in configs/benchmarks."""
+    file = ROOT / "configs" / "benchmarks" / f"{table}.yaml"
+    always = file.is_file() and re.search(r"^only_demo: true", file.read_text(), flags=re.MULTILINE)
+    return [f"configs/benchmarks/{table}.yaml", *(["--demo"] if demo and not always else [])]
 
 
 def judge(

@@ -26,10 +26,11 @@ from vigil.records import (
     STALE,
     UNFINISHED,
     Planned,
+    changed_since,
     read_record,
     write_record,
 )
-from vigil.staleness import fingerprint, look_again, why_stale
+from vigil.staleness import fingerprint, look_again
 
 POLL_S = 0.1
 TAIL = 5  # lines of a log that tell why a step failed
@@ -92,7 +93,7 @@ class Runner:
     def _start(self) -> None:
         for chain in self.chains:
             planned = self._next(chain)
-            if planned is None:
+            if planned is None or self.stopping is not None:
                 continue
             needed = 0 if self.launcher.elsewhere else gpus_of(planned.step.cell, self.pool)
             without = sum(not one.gpus for one in self.running)
@@ -106,24 +107,31 @@ class Runner:
                 self._fail(planned, {"state": FAILED, "error": str(error)})
 
     def _next(self, chain: list[Planned]) -> Planned | None:
-        """The chain's first step that is not done, unless it, or one before it, is running, failed or cannot run."""
+        """The first step of a chain that can be run, if none is running; tests wait for a fit that failed."""
         busy = {id(one.planned) for one in self.running}
         for planned in chain:
             if planned.state == DONE:
                 continue
-            if id(planned) in busy or planned.state in (MISSING, NOT_THERE) or planned.tried:
+            if id(planned) in busy:
                 return None
-            return planned
+            if planned.state not in (MISSING, NOT_THERE) and not planned.tried:
+                return planned
+            if planned.step.verb == "fit":
+                return None
         return None
 
     def _launch(self, planned: Planned, claimed: list[str]) -> None:
         step = planned.step
         step.folder.mkdir(parents=True, exist_ok=True)
         before = read_record(step.record)
-        _let_end(before)
+        if before.get("state") == UNFINISHED:
+            self.launcher.end(str(before.get("job", "")), lambda: self.stopping is not None)
+        if self.stopping is not None:
+            self.free += claimed
+            return
         look_again()
         now = fingerprint(step)
-        if before.get("fingerprint") and why_stale(before["fingerprint"], now):
+        if changed_since(before, now):
             _set_aside(step)
         arguments = step.arguments()
         if step.verb == "test" and step.cell.fit is not None:
@@ -131,9 +139,9 @@ class Runner:
         command = [sys.executable, "-m", "cli", *arguments]
         record: dict[str, Any] = {"state": UNFINISHED, "fingerprint": now, "command": arguments}
         record |= {"started": _now(), "gpus": claimed, **provenance()}
-        if before.get("state") == UNFINISHED and planned.state == UNFINISHED:
-            record["before_s"] = before.get("before_s", 0.0) + before.get("wall_s", 0.0)
         log = step.folder / "log.txt"
+        if step.verb == "fit" and planned.state == UNFINISHED:
+            record["before_s"] = before.get("wall_s", _seconds_until(before, log))
         with log.open("a") as stream:
             stream.write(f"\n$ lightning {' '.join(arguments)}\n")
         start = log.stat().st_size
@@ -144,6 +152,8 @@ class Runner:
         write_record(step.record, record)
         planned.state, planned.why = "running", ""
         self.running.append(Running(planned, job, claimed, time.monotonic(), start, record))
+        if self.stopping is not None:  # told while the command was being started
+            job.stop(hard=False)
 
     # ending --------------------------------------------------------------------------------------------------------
 
@@ -161,6 +171,7 @@ class Runner:
                 self._keep(one)
             elif self.stopping is not None or status in STOPPED:
                 record["state"] = one.planned.state = UNFINISHED
+                one.planned.tried = True  # somebody stopped this one command: the next run goes on with it
                 write_record(step.record, record)
             else:
                 said = last_lines(step.folder / "log.txt", one.log_from)
@@ -173,7 +184,7 @@ class Runner:
             if step.place.world is not None:  # rendered by the first step that needs them
                 look_again()
                 record["fingerprint"]["data"] = fingerprint(step)["data"]
-            record |= {"state": DONE, "finished": _now()}
+            record |= {"finished": _now()}
             found = checkpoint_of(step.folder) if step.verb == "fit" else _result_of(step.folder, record["started"])
             record["result"] = os.path.relpath(found, step.folder)
             if step.verb == "test" and step.cell.fit is not None:
@@ -181,6 +192,8 @@ class Runner:
             write_record(step.record, record)
             if step.verb == "test":
                 self.finished(step)
+            record["state"] = DONE  # only now: who is killed before that tests again
+            write_record(step.record, record)
         except (ValueError, OSError, KeyError) as error:
             self._fail(one.planned, {**record, "state": FAILED, "error": f"its result cannot be read: {error}"})
             return
@@ -278,25 +291,12 @@ def _set_aside(step: Step) -> None:
             state.parent.rename(state.parent.with_name(f"{state.parent.name}-stale-{int(time.time())}"))
 
 
-def _let_end(record: dict[str, Any], patience_s: float = 60.0) -> None:
-    """Wait for a process that an earlier runner left behind to leave its checkpoint; then end it."""
-    name = str(record.get("job", ""))
-    if record.get("state") != UNFINISHED or not name.isdigit():
-        return
-    until = time.monotonic() + patience_s
-    while _is_ours(int(name)):
-        if time.monotonic() > until:
-            os.killpg(int(name), signal.SIGKILL)
-        time.sleep(POLL_S)
-
-
-def _is_ours(process: int) -> bool:
-    try:
-        command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return b"cli" in command and state != "Z"
+def _seconds_until(record: dict[str, Any], log: Path) -> float:
+    """How long a step ran that was killed with its runner: until it last said something."""
+    if not record.get("started") or not log.is_file():
+        return 0.0
+    began = datetime.fromisoformat(record["started"]).timestamp()
+    return float(record.get("before_s", 0.0)) + max(0.0, log.stat().st_mtime - began)
 
 
 def _environment(claimed: Sequence[str], jobs: int, elsewhere: bool) -> dict[str, str]:

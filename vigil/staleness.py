@@ -146,7 +146,11 @@ def missing_weights(settings: Mapping[str, Any]) -> dict[str, str]:
         if name and weights_digest(str(name)) == name and not _cached(str(name)):
             size = download_gb(str(name))
             sized = f", about {size:.0f} GB" if size else ""
-            lacking[str(name)] = f"weights {name}{sized}: fetched from the hub at the first run, or give {key} a folder"
+            told = f"weights {name}{sized}: fetched from the hub at the first run, or give {key} a folder"
+            made = (
+                f"weights {name}: no such folder; python -m vigil.internvl_conversion makes it, as the file's head says"
+            )
+            lacking[str(name)] = made if str(name).startswith("weights/") else told
     encoder = settings.get("model.encoder")
     if encoder and settings.get("model.weights") == "pretrained" and not _cached(f"timm/{encoder}", whole=False):
         lacking[str(encoder)] = f"weights of timm's {encoder}: fetched from the hub at the first run"

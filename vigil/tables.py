@@ -6,14 +6,17 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vigil import leaderboard
-from vigil.cells import ROOT, Benchmark, Place
-from vigil.records import DONE, FAILED, MISSING, Planned, read_record
-from vigil.results import collect, write_measured
+from vigil.cells import ROOT, Place
+from vigil.comparison import DetailsIn
+from vigil.measured import Row
+from vigil.records import DONE, FAILED, MISSING, NOT_THERE, Planned, read_record
+from vigil.results import collect, controls_of, pictures, write_measured
+from vigil.stored import read_scores, read_truth
 
 CLAIMS = ROOT / "results" / "claims.csv"
 STORED = (
@@ -32,21 +35,23 @@ README = ROOT / "README.md"
 MARKED = re.compile(r"(<!-- leaderboard: ([\w-]+)(?: on ([^>]+?))? -->\n)(.*?)(<!-- end of leaderboard -->)", re.DOTALL)
 
 
-def write_tables(benchmark: Benchmark, place: Place, chains: Sequence[Sequence[Planned]]) -> str:
-    """measured.csv and leaderboard.md, .csv, .html of all finished tests in the benchmark's folder; the Markdown."""
+def write_tables(place: Place, chains: Sequence[Sequence[Planned]], asked: Sequence[Sequence[Planned]]) -> str:
+    """measured.csv and leaderboard.md, .csv, .html of all finished tests in the benchmark's folder; the Markdown.
+
+    chains: of the whole file, whose results stay in the tables; asked: those whose lack of a result is told.
+    """
     rows = rows_of(place.out, chains)
     write_measured(place.out / "measured.csv", rows)
-    return write_leaderboard(place.out, place.out, unfinished(chains))
+    return write_leaderboard(place.out, place.out, unfinished(asked))
 
 
 def rows_of(out: Path, chains: Sequence[Sequence[Planned]]) -> list[dict[str, Any]]:
     """The rows of finished tests, of scores from elsewhere, and of the controls judged as any of them is."""
     done = [one.step for chain in chains for one in chain if one.step.verb == "test" and one.state == DONE]
     rows = collect(out, (step.folder / read_record(step.record)["result"] for step in done))
-    rows += collect(out, _folders(out.glob("submitted/*/*/row.json")))
-    judged = [row["protocol"]["judged"] for row in rows]
-    controls = collect(out, _folders(out.glob("controls/*/*/row.json")))
-    return rows + [row for row in controls if row["protocol"]["judged"] in judged]
+    rows += collect(out, sorted(file.parent for file in out.glob("submitted/*/*/row.json")))
+    controls = [folder for row in rows for folder in controls_of(row, out / row["folder"], out / "controls")]
+    return rows + collect(out, dict.fromkeys(controls))
 
 
 def unfinished(chains: Sequence[Sequence[Planned]]) -> list[dict[str, Any]]:
@@ -63,7 +68,7 @@ def unfinished(chains: Sequence[Sequence[Planned]]) -> list[dict[str, Any]]:
 def write_leaderboard(measured: Path, out: Path, missing: Sequence[dict[str, Any]] = ()) -> str:
     """leaderboard.md, .csv and .html in `out`, of measured.csv in the folder `measured`; returns the Markdown."""
     rows, claims = leaderboard.read_measured(measured / "measured.csv"), leaderboard.read_claims(CLAIMS)
-    details = leaderboard.details_in(measured)
+    details = WithCurves(measured)
     text = leaderboard.markdown(rows, claims, missing, details)
     (out / "leaderboard.md").write_text(text)
     leaderboard.write_csv(out / "leaderboard.csv", rows, claims, details)
@@ -71,13 +76,25 @@ def write_leaderboard(measured: Path, out: Path, missing: Sequence[dict[str, Any
     return text
 
 
-def publish(table: str, out: Path) -> None:
-    """Put a benchmark's rows, and what is needed to judge them again, into results/, and its table into the README."""
+def publish(table: str, out: Path, chains: Sequence[Sequence[Planned]]) -> None:
+    """Put a benchmark's rows, and what is needed to judge them again, into results/, and its table into the README.
+
+    Raises ValueError where a step of a system that is there has no result that stands, or a row no commit.
+    """
+    lacking = [one for chain in chains for one in chain if one.state not in (DONE, NOT_THERE)]
+    if lacking:
+        first = lacking[0]
+        raise ValueError(
+            f"{out}: {len(lacking)} steps have no result to publish, as {first.step.cell.name}, {first.step.name}: "
+            f"{first.state} {first.why}; run them, of all cells and test sets"
+        )
     results = ROOT / "results"
     with (out / "measured.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     if any(row["dirty"] not in ("False", "") for row in rows):
-        raise ValueError(f"{out}: rows of code that no commit holds; commit it and run again, then publish")
+        raise ValueError(
+            f"{out}: rows of code, configs or weights that no commit holds; commit them, delete {out} and run again"
+        )
     stored = results / "stored" / table
     shutil.rmtree(stored, ignore_errors=True)
     for number, row in enumerate(rows):
@@ -118,6 +135,8 @@ def readme_differs() -> list[str]:
 def _with_tables(text: str) -> str:
     """The README's text with each marked table made of the results."""
     results = ROOT / "results"
+    if not (results / "measured.csv").is_file():
+        raise FileNotFoundError(f"{results / 'measured.csv'}: no such file; `report FILE --publish` makes it of a run")
     rows, claims = leaderboard.read_measured(results / "measured.csv"), leaderboard.read_claims(CLAIMS)
 
     def made(found: re.Match[str]) -> str:
@@ -129,5 +148,12 @@ def _with_tables(text: str) -> str:
     return MARKED.sub(made, text)
 
 
-def _folders(files: Iterable[Path]) -> list[Path]:
-    return sorted(file.parent for file in files)
+class WithCurves(DetailsIn):
+    """Reads details.json of a run; of a published row, whose has no curves, they come from its scores.csv."""
+
+    def __call__(self, row: Row) -> dict[str, Any] | None:
+        found, folder = super().__call__(row), self.folder / row.folder
+        if found is None or found.get("curves", True) or not (folder / "scores.csv").is_file():
+            return found
+        videos = read_truth(folder / "truth.csv")
+        return {**found, "curves": pictures(videos, *read_scores(folder / "scores.csv", videos))}
