@@ -77,7 +77,7 @@ def opened(given: argparse.Namespace) -> tuple[Benchmark, Place]:
     if given.only:
         unknown = sorted(set(given.only) - {cell.name for cell in cells})
         if unknown:
-            raise ValueError(f"--only {', '.join(unknown)}: the cells are {', '.join(cell.name for cell in cells)}")
+            raise ValueError(f"--only {'; '.join(unknown)}: the cells are {'; '.join(cell.name for cell in cells)}")
         cells = [cell for cell in cells if cell.name in given.only]
     if given.tests:
         unknown = sorted(set(given.tests) - {name for cell in cells for name in cell.test})

@@ -186,7 +186,8 @@ def test_phrases_given_win_over_the_datasets(folder: Path, world: Path, tmp_path
     model = make(folder, anomalous=["a riot"])
     run_test(model, world, tmp_path)
     assert model.protocol == {
-        "clip": str(folder),
+        "backbone": str(folder),
+        "prompt_class_names": "generic",
         "files": model.towers.fingerprint,
         "dtype": "float32",
         "anomalous": ["a riot"],
