@@ -185,10 +185,10 @@ def report(given: argparse.Namespace) -> int:
         print(tables.write_leaderboard(measured, given.out))
     else:
         benchmark, place = opened(given)
-        chains = plan(benchmark.cells, place, None)
-        print(tables.write_tables(place, whole(given), chains))
+        everything = whole(given)
+        print(tables.write_tables(place, everything, plan(benchmark.cells, place, None)))
         if given.publish:
-            tables.publish(benchmark.table, place.out, whole(given))
+            tables.publish(benchmark.table, place.out, everything)
     print(f"Written: {given.out / 'leaderboard.html'}, .md, .csv")
     return 0
 

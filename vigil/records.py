@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vigil.cells import Step, gpus_of, steps_of, there_yet
+from vigil.cells import Cell, Place, Step, gpus_of, steps_of, there_yet
 from vigil.staleness import fingerprint, folder_digest, missing_weights, why_stale
 
 DONE, FAILED, STALE, NOT_RUN, UNFINISHED, MISSING, NOT_THERE = (
@@ -112,7 +112,7 @@ def what_is_missing(step: Step, pool: int | None) -> list[str]:
     return lacking
 
 
-def plan(cells: list[Any], place: Any, pool: int | None) -> list[list[Planned]]:
+def plan(cells: list[Cell], place: Place, pool: int | None) -> list[list[Planned]]:
     """The state of every step, a list for each cell and seed in the order that they are done."""
     found = []
     for cell in cells:

@@ -64,8 +64,8 @@ def keep_result(table: str, step: Step) -> None:
     if (folder / "truth.csv").is_file() and (folder / "scores.csv").is_file():
         videos = read_truth(folder / "truth.csv")
         curves, refined = read_scores(folder / "scores.csv", videos)
-        _write(folder / "details.json", details(videos, curves, refined, facts["metrics"]))
-    _write(folder / "row.json", rows)  # last: where it is, all of the result is
+        write_json(folder / "details.json", details(videos, curves, refined, facts["metrics"]))
+    write_json(folder / "row.json", rows)  # last: where it is, all of the result is
 
 
 def _row_of(table: str, step: Step, record: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def write_controls(like: Mapping[str, Any], videos: Sequence[Any], out: Path) ->
         if not (folder / "row.json").is_file():
             stated = OF_A_CONTROL | ({"target_labels": "of the test videos"} if name == ORACLE else {})
             row = judge(folder, videos, control_curves(name, videos), {}, judged, stated)
-            _write(folder / "row.json", [row | _control(like, name)])
+            write_json(folder / "row.json", [row | _control(like, name)])
     return folders
 
 
@@ -192,9 +192,9 @@ def write_chance(like: Mapping[str, Any], class_scores: Path, out: Path) -> Path
     facts = {"protocol": {"judged": like["protocol"]["judged"], "stated": {**protocol.STATED, **OF_A_CONTROL}}}
     values = numbers(folder)
     metrics = {**facts, "threshold": None, "gated_at": None, "provenance": provenance(), "metrics": values}
-    _write(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", metrics)
     row = {"dataset": like["dataset"], "supervision": "control", **facts, **_shown(values), **provenance()}
-    _write(folder / "row.json", [row | _control(like, "chance")])
+    write_json(folder / "row.json", [row | _control(like, "chance")])
     return folder
 
 
@@ -233,10 +233,10 @@ def judge(
     stated = {**protocol.STATED, **protocol.of_curves(curves), **stated}
     values = frame_numbers(videos, curves, refined, unseen=judged.get("hold_out") or ())
     facts = {"protocol": {"judged": dict(judged), "stated": stated}, "threshold": None, "gated_at": None}
-    _write(folder / "metrics.json", {**facts, "provenance": provenance(), "metrics": values})
+    write_json(folder / "metrics.json", {**facts, "provenance": provenance(), "metrics": values})
     write_truth(folder / "truth.csv", videos)
     write_scores(folder / "scores.csv", curves, refined)
-    _write(folder / "details.json", details(videos, curves, refined, values))
+    write_json(folder / "details.json", details(videos, curves, refined, values))
     return {
         "dataset": public_name(facts), "supervision": stated["supervision"], "protocol": facts["protocol"],
         **_shown(values), **provenance(),
@@ -302,7 +302,8 @@ def _is(said: Any, value: float) -> bool:
         return False
 
 
-def _write(file: Path, content: Any) -> None:
+def write_json(file: Path, content: Any) -> None:
+    """Whole or not at all."""
     part = file.with_suffix(".part")
     part.write_text(json.dumps(content, default=str) + "\n")
     part.replace(file)

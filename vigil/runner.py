@@ -70,10 +70,9 @@ class Runner:
         self.pool, self.jobs, self.finished, self.changed = len(gpus), jobs, finished, changed
         self.running: list[Running] = []
         self.stopping: int | None = None
-        self._hard = False
 
     def run(self) -> int:
-        """Every step that is not done. Returns the status: 0, 1 where a step failed or is missing, 130 or 143."""
+        """Every step that is not done. Returns the status: 0, 1 where one has no result in the end, 130 or 143."""
         with self._listening():
             while True:
                 self._collect()
@@ -85,8 +84,8 @@ class Runner:
                 time.sleep(POLL_S)
         if self.stopping is not None:
             return 128 + self.stopping
-        bad = (FAILED, MISSING)
-        return int(any(planned.state in bad for chain in self.chains for planned in chain))
+        over = (DONE, NOT_THERE)  # one that somebody stopped alone is unfinished, and no success
+        return int(any(planned.state not in over for chain in self.chains for planned in chain))
 
     # starting ------------------------------------------------------------------------------------------------------
 
@@ -216,10 +215,10 @@ class Runner:
     @contextmanager
     def _listening(self) -> Iterator[None]:
         def told(number: int, _: FrameType | None) -> None:
-            self._hard = self.stopping is not None
+            again = self.stopping is not None
             self.stopping = self.stopping or number
             for one in self.running:
-                one.job.stop(self._hard)
+                one.job.stop(hard=again)
 
         before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vigil import protocol
-from vigil.results import file_of, judge
+from vigil.results import file_of, judge, write_json
 from vigil.stored import read_scores, read_truth, truth_hash
 
 
@@ -53,7 +53,7 @@ def judge_submission(
     told = ["--scores", os.path.relpath(scores), "--name", name, "--test", test, "--supervision", supervision]
     row |= {"command": shlex.join(["python", "benchmark.py", "score", *file_of(table, like["demo"]), *told])}
     row |= {"finished": datetime.now(UTC).isoformat()}
-    (folder / "row.json").write_text(json.dumps([row], default=str) + "\n")
+    write_json(folder / "row.json", [row])
     return row
 
 

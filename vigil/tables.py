@@ -29,7 +29,7 @@ STORED = (
     "metrics.json",
     "details.json",
     "row.json",
-)  # fmt: skip; what a published row keeps of its run
+)  # what a published row keeps of its run
 README = ROOT / "README.md"
 # a benchmark file's name and, to show some of its tables alone, datasets: `leaderboard: demo on UCF-Crime, UBnormal`
 MARKED = re.compile(r"(<!-- leaderboard: ([\w-]+)(?: on ([^>]+?))? -->\n)(.*?)(<!-- end of leaderboard -->)", re.DOTALL)
@@ -149,7 +149,7 @@ def _with_tables(text: str) -> str:
 
 
 class WithCurves(DetailsIn):
-    """Reads details.json of a run; of a published row, whose has no curves, they come from its scores.csv."""
+    """Reads details.json of a run; the curves of a published row, left out there, come from its scores.csv."""
 
     def __call__(self, row: Row) -> dict[str, Any] | None:
         found, folder = super().__call__(row), self.folder / row.folder
