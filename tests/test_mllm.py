@@ -335,7 +335,7 @@ def test_a_choice_equals_a_full_pass_for_each_answer(mllm: Mllm, theirs: Any) ->
     expected = torch.stack([naive_choice(mllm, theirs, videos, prompts, option) for option in OPTIONS], 1)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
     length = [len(mllm.processor.tokenizer(option)["input_ids"]) for option in OPTIONS]
-    averaged = mllm.choose(videos, prompts, OPTIONS, per_token=True, frame_rate=RATE)
+    averaged = mllm.choose(videos, prompts, OPTIONS, by="likelihood_per_token", frame_rate=RATE)
     torch.testing.assert_close(averaged, ours / torch.tensor(length), rtol=1e-6, atol=1e-6)
 
 
@@ -371,14 +371,13 @@ def test_a_choice_of_edited_tokens_is_that_of_a_generation(mllm: Mllm) -> None:
 def test_training_with_checkpointing_changes_no_answer(mllm: Mllm, folder: Path) -> None:
     """transformers drops the cache there, with a warning, and with it the prompt."""
     tuned = Mllm(str(folder))
-    tuned.load()
-    tuned.model.gradient_checkpointing_enable()
-    tuned.requires_grad_(True).train()
+    tuned.save_memory()
+    tuned.train()
     asked = {"frame_rate": RATE}
     assert tuned.generate(clips(4, 4), PROMPT, 6, **asked) == mllm.generate(clips(4, 4), PROMPT, 6, **asked)
     chosen = tuned.choose(clips(4, 4), PROMPT, OPTIONS, **asked)
     assert_same(chosen, mllm.choose(clips(4, 4), PROMPT, OPTIONS, **asked))
-    assert tuned.model.training
+    assert tuned.decoder.training
     with pytest.raises(ValueError, match="gradient checkpointing, which keeps no cache"):
         tuned.read(clips(2), PROMPT, hidden=(1,), at="first_generated", frame_rate=RATE[:1])
 

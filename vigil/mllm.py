@@ -12,14 +12,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from vigil.mllm_decoder import first_layers, listening, log_likelihood
+from vigil.mllm_decoder import first_layers, listening, log_likelihood, mixed
 from vigil.mllm_families import load_mllm, load_processor, open_mllm
-from vigil.mllm_prompts import Prompted, Row, alike, answers_after, check_clips, prompt_rows, replace_tokens
+from vigil.mllm_prompts import (
+    Looked,
+    Prompted,
+    PromptLayouts,
+    Row,
+    alike,
+    answered,
+    answers_after,
+    check_clips,
+    prompt_rows,
+    replace_tokens,
+)
 from vigil.pretrained import pretrained_fingerprint
 
 # visual tokens of each row (S, D) -> others (S', D), and where they were (S',) unless their number is the same
 Edit = Callable[[list[Tensor]], list[Tensor] | tuple[list[Tensor], list[Tensor]]]
+Clips = Tensor | Sequence[Tensor | Looked]
 Moment = Literal["last_prompt", "first_generated"]
+ChosenBy = Literal["likelihood", "likelihood_per_token", "first_token"]
 VERSION = 1  # raise when the same clip and prompt would reach the model otherwise
 
 
@@ -66,6 +79,8 @@ class Mllm(nn.Module):
         self.n_layers: int = config.text_config.num_hidden_layers
         self.processor = load_processor(self.folder)
         self._placeholder: int = getattr(config, self.family.placeholder)
+        self._layouts = PromptLayouts()
+        self.saves_memory = False
         # moves with the module, so that weights read later land where it is
         self.register_buffer("place", torch.empty(0), persistent=False)
 
@@ -103,11 +118,20 @@ class Mllm(nn.Module):
         self._modules.pop("model", None)
 
     def train(self, mode: bool = True) -> Mllm:
-        """As of any module, except that a model of which nothing trains stays in eval mode."""
+        """As of any module, except that what does not train stays in eval mode."""
         super().train(mode)
-        if self.loaded and not any(parameter.requires_grad for parameter in self.model.parameters()):
+        if self.loaded:
+            trains = mode and (self.saves_memory or any(one.requires_grad for one in self.model.parameters()))
             self.model.eval()
+            self.decoder.train(trains)  # the vision encoder never trains
         return self
+
+    def save_memory(self) -> None:
+        """Keep no activation of a decoder layer between forward and backward pass; the layer is run again instead."""
+        self.load()
+        before = self.decoder.gradient_checkpointing_enable  # the name that transformers 5.17 has
+        getattr(self.decoder, "activation_checkpointing_enable", before)({"use_reentrant": False})
+        self.saves_memory = True
 
     @property
     def decoder(self) -> Any:
@@ -119,7 +143,7 @@ class Mllm(nn.Module):
 
     def embed(
         self,
-        pixels: Tensor | Sequence[Tensor],
+        pixels: Clips,
         prompt: str | Sequence[str],
         edit: Edit | None = None,
         frame_rate: Tensor | Sequence[float] | None = None,
@@ -127,24 +151,55 @@ class Mllm(nn.Module):
     ) -> Prompted:
         """Clips and what is asked of them, as the language model takes them.
 
-        pixels: uint8 (B, T, C, Y, X), or B clips (T, C, Y, X) of any length and size. prompt: one, or one of each clip.
+        pixels: uint8 (B, T, C, Y, X), or B clips (T, C, Y, X) of any length and size, or what `look` gave of them.
+        prompt: one, or one of each clip.
         frame_rate (B,): sampled frames per second; Qwen2.5-VL's positions count in them.
         edit: visual tokens of each row (S, D) -> others (S', D). Where their number changes it returns (tokens, where),
         where int64 (S',): the place of each among the S given, ascending, -1 for new ones, which come last. What is
         left keeps its place in the prompt and its position. room: tokens that are to follow.
         Raises ValueError for pixels of another kind, and for more tokens than the context holds.
         """
+        return self._joined(self._rows(pixels, prompt, edit, frame_rate, room))
+
+    @torch.no_grad()
+    def look(self, pixels: Tensor | Sequence[Tensor]) -> list[Looked]:
+        """What the vision encoder makes of clips, as `embed` takes it in place of pixels: to be kept, or used twice."""
+        self.load()
+        with self._own_precision():
+            clips = list(pixels)
+            rows = self._rows(clips, " ", None, [1.0] * len(clips))  # neither prompt nor rate reaches the encoder
+        shapes = [(len(clip), *clip.shape[-2:]) for clip in clips]
+        return [Looked(row.tokens, shape) for row, shape in zip(rows, shapes, strict=True)]
+
+    def _rows(
+        self,
+        pixels: Clips,
+        prompt: str | Sequence[str],
+        edit: Edit | None,
+        frame_rate: Tensor | Sequence[float] | None,
+        room: int = 0,
+    ) -> list[Row]:
         clips = list(pixels)
         prompts = [prompt] * len(clips) if isinstance(prompt, str) else list(prompt)
         check_clips(clips, prompts, frame_rate)
         self.load()
+        rates = None if frame_rate is None else [float(rate) for rate in frame_rate]
         rows: dict[int, Row] = {}
-        for group in alike(clips):
-            rates = None if frame_rate is None else [float(frame_rate[i]) for i in group]
+        for i, clip in enumerate(clips):
+            if isinstance(clip, Looked):
+                rate = None if rates is None else rates[i]
+                rows[i] = self._layouts.row(self.model, self.processor, clip, prompts[i], rate)
+        fresh = {i: clip for i, clip in enumerate(clips) if isinstance(clip, Tensor)}
+        for group in alike(list(fresh.values())):
+            those = [list(fresh)[k] for k in group]
             found = prompt_rows(
-                self.model, self.processor, [clips[i] for i in group], [prompts[i] for i in group], rates
+                self.model,
+                self.processor,
+                [fresh[i] for i in those],
+                [prompts[i] for i in those],
+                None if rates is None else [rates[i] for i in those],
             )
-            rows |= dict(zip(group, found, strict=True))
+            rows |= dict(zip(those, found, strict=True))
         ordered = [rows[i] for i in range(len(clips))]
         if edit is not None:
             edited = edit([row.tokens for row in ordered])
@@ -162,7 +217,7 @@ class Mllm(nn.Module):
                 f"{len(longest.ids)} tokens, {len(longest.tokens)} of them visual, and {room} to come: more than the "
                 f"{limit} that {self.name} takes; shorten the prompt, or give fewer or smaller frames"
             )
-        return self._joined(ordered)
+        return ordered
 
     def _joined(self, rows: list[Row]) -> Prompted:
         embedding = []
@@ -183,7 +238,7 @@ class Mllm(nn.Module):
 
     def read(
         self,
-        pixels: Tensor | Sequence[Tensor],
+        pixels: Clips,
         prompt: str | Sequence[str],
         hidden: Sequence[int] = (),
         heads: Sequence[int] = (),
@@ -229,13 +284,17 @@ class Mllm(nn.Module):
     @torch.no_grad()
     def generate(
         self,
-        pixels: Tensor | Sequence[Tensor],
+        pixels: Clips,
         prompt: str | Sequence[str],
         max_new_tokens: int = 64,
         edit: Edit | None = None,
         frame_rate: Tensor | Sequence[float] | None = None,
+        mixture: Tensor | None = None,
     ) -> list[str]:
         """An answer for each clip: the likeliest token each time, until the model ends it. Arguments as in `embed`.
+
+        mixture (M,): log-weights of M readings of each clip, which are given one after the other: all clips as the
+        first reads them, then all as the second does, …; each token is the likeliest of the weighted distributions.
 
         Nothing of the checkpoint's generation_config is used but its ends: neither sampling nor repetition penalties.
         """
@@ -245,31 +304,34 @@ class Mllm(nn.Module):
         with self._at_rest():
             prompted = self.embed(pixels, prompt, edit, frame_rate, room=max_new_tokens)
             ends = torch.tensor(self._end_ids, device=prompted.embedding.device)
-            ended = torch.zeros(len(prompted.mask), dtype=torch.bool, device=ends.device)
+            n_readings = 1 if mixture is None else len(mixture)
+            ended = torch.zeros(len(prompted.mask) // n_readings, dtype=torch.bool, device=ends.device)
             cache = None
             while len(answer) < max_new_tokens and not ended.all():
                 output = self._run(prompted, cache=cache, use_cache=True)
-                token = self.model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
+                token = self._likeliest(output.last_hidden_state[:, -1], mixture)
                 ended = ended | torch.isin(token, ends)
                 answer.append(token.masked_fill(ended, -1))
-                cache, prompted = output.past_key_values, self._followed(prompted, token)
+                cache, prompted = output.past_key_values, self._followed(prompted, token.repeat(n_readings))
         said = [row[row >= 0] for row in torch.stack(answer, 1)]
         return [text.strip() for text in self.processor.tokenizer.batch_decode(said, skip_special_tokens=True)]
 
     @torch.no_grad()
     def choose(
         self,
-        pixels: Tensor | Sequence[Tensor],
+        pixels: Clips,
         prompt: str | Sequence[str],
         options: Sequence[str],
-        per_token: bool = False,
+        by: ChosenBy = "likelihood",
         edit: Edit | None = None,
         frame_rate: Tensor | Sequence[float] | None = None,
+        mixture: Tensor | None = None,
     ) -> Tensor:
         """Log-likelihood of each of K answers to what is asked of a clip: float32 (B, K).
 
-        Of an answer's tokens, the end of the turn not among them; summed, or, per_token, averaged. The prompt with its
-        visual tokens is read once, and all answers after it in a second pass, blind to one another.
+        Of an answer's tokens, the end of the turn not among them; summed, averaged where by is likelihood_per_token,
+        or of the first one alone, in which answers may tie. The prompt with its visual tokens is read once, and all
+        answers after it in a second pass, blind to one another. mixture as in `generate`.
         Other arguments as in `embed`. Raises ValueError for an empty answer.
         """
         if isinstance(options, str):
@@ -277,11 +339,13 @@ class Mllm(nn.Module):
         answers = [self.processor.tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
         if not answers or not all(answers):
             raise ValueError(f"options {list(options)}: at least one answer is expected, and none that is empty")
+        if by == "first_token":
+            answers = [answer[:1] for answer in answers]
         with self._at_rest():
             prompted = self.embed(pixels, prompt, edit, frame_rate, room=max(map(len, answers)))
             output = self._run(prompted, use_cache=True)
             begun = log_likelihood(self.model.lm_head, output.last_hidden_state[:, -1])
-            total = begun[:, [answer[0] for answer in answers]]
+            total = mixed(begun[:, [answer[0] for answer in answers]], mixture)
             fed = [torch.tensor(answer[:-1], dtype=torch.long, device=begun.device) for answer in answers]
             owner = torch.cat([torch.full_like(part, k) for k, part in enumerate(fed)])
             if len(owner):
@@ -290,9 +354,42 @@ class Mllm(nn.Module):
                     state = self._run(answers_after(prompted, words, owner), output.past_key_values).last_hidden_state
                 likelihood = log_likelihood(self.model.lm_head, state)
                 said = torch.tensor([token for answer in answers for token in answer[1:]], device=begun.device)
-                total = total.index_add(1, owner, likelihood[:, torch.arange(len(said), device=said.device), said])
+                likelihood = likelihood[:, torch.arange(len(said), device=said.device), said]
+                total = total.index_add(1, owner, mixed(likelihood, mixture))
         length = torch.tensor([len(answer) for answer in answers], device=total.device)
-        return total / length if per_token else total
+        return total / length if by == "likelihood_per_token" else total
+
+    def say(
+        self,
+        pixels: Clips,
+        prompt: str | Sequence[str],
+        answers: Sequence[str],
+        edit: Edit | None = None,
+        frame_rate: Tensor | Sequence[float] | None = None,
+        mixture: Tensor | None = None,
+    ) -> Tensor:
+        """Log-likelihood of every token of the answer to each clip, the end of its turn the last: float32 (N,).
+
+        N: the tokens of all B answers one after the other. With gradients: minus its mean is the loss of training on
+        answers alone. The language model's head is run at those N places and nowhere else. mixture as in `generate`,
+        with an answer per clip. Other arguments as in `embed`. Raises ValueError for an empty answer.
+        """
+        empty = [i for i, answer in enumerate(answers) if not answer.strip()]
+        if empty:
+            raise ValueError(f"answers {empty} of {len(answers)} are empty; a sentence for each clip is expected")
+        said = [
+            [*self.processor.tokenizer(text, add_special_tokens=False)["input_ids"], self._end_id] for text in answers
+        ]
+        n_readings = 1 if mixture is None else len(mixture)
+        rows = self._rows(pixels, prompt, edit, frame_rate, room=max(map(len, said)))
+        if len(rows) != n_readings * len(said):
+            raise ValueError(f"{len(said)} answers to {len(rows)} clips in {n_readings} readings: as many are expected")
+        rows = [answered(row, answer) for row, answer in zip(rows, said * n_readings, strict=True)]
+        state = self._run(self._joined(rows)).last_hidden_state  # padded on the left: answers end together
+        asked = torch.cat([row[-1 - len(answer) : -1] for row, answer in zip(state, said * n_readings, strict=True)])
+        target = torch.tensor([token for answer in said * n_readings for token in answer], device=asked.device)
+        likelihood = self.model.lm_head(asked).float().log_softmax(-1).gather(-1, target[:, None])[:, 0]
+        return mixed(likelihood.view(n_readings, -1), mixture)[0]
 
     # how it is run -------------------------------------------------------------------------------------------------
 
@@ -302,6 +399,18 @@ class Mllm(nn.Module):
         if ends is None:
             ends = self.processor.tokenizer.eos_token_id
         return list(ends) if isinstance(ends, list | tuple) else [int(ends)]
+
+    @property
+    def _end_id(self) -> int:
+        """The token that ends a turn where several could: the tokenizer's own."""
+        own, ends = self.processor.tokenizer.eos_token_id, self._end_ids
+        return own if own in ends else ends[0]
+
+    def _likeliest(self, state: Tensor, mixture: Tensor | None) -> Tensor:
+        if mixture is None:
+            token: Tensor = self.model.lm_head(state).argmax(-1)
+            return token
+        return mixed(log_likelihood(self.model.lm_head, state), mixture).argmax(-1)
 
     def _run(self, prompted: Prompted, cache: Any = None, use_cache: bool = False) -> Any:
         mask: Tensor | None = prompted.mask

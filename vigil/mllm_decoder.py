@@ -50,6 +50,17 @@ def log_likelihood(head: nn.Linear, state: Tensor) -> Tensor:
     return torch.cat([linear(state.float(), part.float()) for part in parts], -1).log_softmax(-1)
 
 
+def mixed(likelihood: Tensor, mixture: Tensor | None) -> Tensor:
+    """Log-likelihoods (M * B, …) of M readings of B clips, each weighted, as those of one: (B, …).
+
+    mixture (M,): log of weights that sum to 1; None for one reading. What is averaged are probabilities.
+    """
+    if mixture is None:
+        return likelihood
+    each = likelihood.reshape(len(mixture), -1, *likelihood.shape[1:])
+    return torch.logsumexp(each + mixture.to(each).view(-1, *[1] * likelihood.ndim), 0)
+
+
 def _keep_output(said: dict[int, Tensor], layer: int) -> Callable[[nn.Module, Any, Any], None]:
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         state = output[0] if isinstance(output, tuple) else output

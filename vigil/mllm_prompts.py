@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,17 @@ import torch
 from torch import Tensor
 
 from vigil.mllm_families import FAMILIES
+
+
+@dataclass
+class Looked:
+    """A clip as the vision encoder saw it: visual tokens (S, D), and the shape (T, Y, X) of the pixels they came of.
+
+    Stands wherever a clip's pixels (T, C, Y, X) may stand: nothing is decoded or encoded again.
+    """
+
+    tokens: Tensor
+    shape: tuple[int, int, int]
 
 
 @dataclass
@@ -48,14 +59,21 @@ def frame_rate(frame: Tensor, fps: Tensor | None) -> Tensor | None:
     return fps / mean_step
 
 
-def check_clips(clips: Sequence[Tensor], prompts: Sequence[str], frame_rate: Tensor | Sequence[float] | None) -> None:
+def check_clips(
+    clips: Sequence[Tensor | Looked], prompts: Sequence[str], frame_rate: Tensor | Sequence[float] | None
+) -> None:
     """Raises ValueError for clips that are no pictures in colour, and for other numbers of prompts or rates."""
     if frame_rate is not None and len(frame_rate) != len(clips):
         raise ValueError(f"{len(clips)} clips and {len(frame_rate)} frame rates: as many are expected")
     if not clips or len(prompts) != len(clips):
         raise ValueError(f"{len(clips)} clips and {len(prompts)} prompts: as many are expected, and at least one")
     for clip in clips:
-        if clip.dtype != torch.uint8 or clip.ndim != 4 or clip.shape[1] != 3 or not clip.shape[0]:
+        if isinstance(clip, Looked):
+            if clip.tokens.ndim != 2 or len(clip.shape) != 3 or min(clip.shape) < 1:
+                raise ValueError(
+                    f"visual tokens {tuple(clip.tokens.shape)} of pixels {clip.shape}; (S, D) of (T, Y, X) is expected"
+                )
+        elif clip.dtype != torch.uint8 or clip.ndim != 4 or clip.shape[1] != 3 or not clip.shape[0]:
             raise ValueError(f"a clip is {clip.dtype} {tuple(clip.shape)}; expected uint8 (T, 3, Y, X)")
 
 
@@ -67,21 +85,53 @@ def alike(clips: Sequence[Tensor]) -> list[list[int]]:
     return list(groups.values())
 
 
+class PromptLayouts:
+    """Where the visual tokens of clips that were looked at before stand in a prompt: as a row of such pixels has it.
+
+    Ids and positions depend on the pixels' shape, the prompt and the rate alone; they are found on black frames, once.
+    """
+
+    def __init__(self, limit: int = 256) -> None:
+        self.limit = limit
+        self._known: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+
+    def row(self, model: Any, processor: Any, clip: Looked, prompt: str, rate: float | None) -> Row:
+        """The clip and what is asked of it."""
+        family = FAMILIES[model.config.model_type]
+        key = (clip.shape, prompt, rate if family.counts_seconds else None)
+        if key not in self._known:
+            if len(self._known) >= self.limit:
+                self._known.clear()  # rates may differ from clip to clip
+            n_frames, height, width = clip.shape
+            black = torch.zeros((n_frames, 3, height, width), dtype=torch.uint8)
+            inputs = _inputs(model, processor, [black], [prompt], [rate])
+            self._known[key] = next(_layouts(model, inputs))
+        ids, position = self._known[key]
+        return Row(ids, clip.tokens.to(ids.device), position)
+
+
 def prompt_rows(
     model: Any, processor: Any, clips: Sequence[Tensor], prompts: Sequence[str], frame_rate: Sequence[float] | None
 ) -> list[Row]:
     """Clips of one size, uint8 (T, C, Y, X), as the model's own processor and vision encoder give them."""
+    rates: Sequence[float | None] = frame_rate if frame_rate is not None else [None] * len(clips)
+    inputs = _inputs(model, processor, clips, prompts, rates)
+    tokens = _visual_tokens(model, inputs, len(clips))
+    return [Row(ids, tokens[i], position) for i, (ids, position) in enumerate(_layouts(model, inputs))]
+
+
+def _inputs(
+    model: Any, processor: Any, clips: Sequence[Tensor], prompts: Sequence[str], rates: Sequence[float | None]
+) -> Any:
     from transformers.video_utils import VideoMetadata
 
-    family = FAMILIES[model.config.model_type]
-    n_frames = len(clips[0])
-    rates: Sequence[float | None] = frame_rate if frame_rate is not None else [None] * len(clips)
+    family, n_frames = FAMILIES[model.config.model_type], len(clips[0])
     if family.counts_seconds and not all(rate is not None and rate > 0 for rate in rates):
         raise ValueError(
             f"frame rates {list(rates)}: {family.example} places frames by their seconds; give frame_rate, or for a "
             "dataset whose videos do not tell theirs its fps"
         )
-    inputs = processor(
+    return processor(
         text=[_conversation(processor, prompt) for prompt in prompts],
         videos=list(clips),
         video_metadata=[
@@ -91,8 +141,11 @@ def prompt_rows(
         padding=True,
         return_tensors="pt",
     ).to(model.get_input_embeddings().weight.device)
-    tokens = _visual_tokens(model, inputs, len(clips))
-    rows = []
+
+
+def _layouts(model: Any, inputs: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ids (S,) and position (axes, S) of each row, its padding cut off."""
+    family = FAMILIES[model.config.model_type]
     for i, seen in enumerate(inputs["attention_mask"].bool()):
         ids = inputs["input_ids"][i][seen]
         position = torch.arange(len(ids), device=ids.device)[None]
@@ -104,8 +157,7 @@ def prompt_rows(
                 video_grid_thw=inputs["video_grid_thw"][i : i + 1],
                 **seconds,
             )[0][:, 0]
-        rows.append(Row(ids, tokens[i], position))
-    return rows
+        yield ids, position
 
 
 def _conversation(processor: Any, prompt: str) -> str:
@@ -162,6 +214,17 @@ def replace_tokens(row: Row, tokens: Tensor, place: Tensor | None, placeholder: 
     new_position = after[:, :1] + torch.arange(n_new, device=ids.device)
     position = torch.cat([row.position[:, :end][:, head], new_position, after + n_new], 1)
     return Row(ids, tokens, position)
+
+
+def answered(row: Row, answer: Sequence[int]) -> Row:
+    """The row with an answer's tokens at its end."""
+    more = row.ids.new_tensor(list(answer))
+    step = torch.arange(1, len(more) + 1, device=row.position.device)
+    return Row(
+        torch.cat([row.ids, more]),
+        row.tokens,
+        torch.cat([row.position, row.position.max() + step.expand(len(row.position), -1)], 1),
+    )
 
 
 def answers_after(prompted: Prompted, words: Tensor, owner: Tensor) -> Prompted:
