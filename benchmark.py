@@ -41,7 +41,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
         one.add_argument("--world", type=Path, default=Path("demo_world"), help="where the demo copies are rendered")
         one.add_argument("--data", type=Path, help="a folder with a folder per dataset; by default as the configs say")
         one.add_argument("--machine", help="of configs/machines, instead of what the cells name")
-        one.add_argument("--only", nargs="+", metavar="CELL", help="these cells alone")
+        one.add_argument("--only", nargs="+", metavar="CELL", help="these cells alone, and fits that they take")
         one.add_argument("--tests", nargs="+", metavar="DATASET", help="these test sets alone")
         one.add_argument(
             "--gpus", help="which to hand out, as 0,1; by default all that CUDA_VISIBLE_DEVICES or the driver names"
@@ -86,8 +86,13 @@ def opened(given: argparse.Namespace) -> tuple[Benchmark, Place]:
         cells = [cell for cell in cells if set(cell.test) & set(given.tests)]
     if given.machine and not (ROOT / "configs" / "machines" / f"{given.machine}.yaml").is_file():
         raise ValueError(f"--machine {given.machine}: no configs/machines/{given.machine}.yaml")
+    cells = list(cells)
     for cell in cells:
         cell.test = [name for name in cell.test if not given.tests or name in given.tests]
+        for fitted in cell.fits.values():
+            if fitted not in cells:  # its fit alone is run, for this cell; the loop comes to it as well
+                fitted.test = []
+                cells.append(fitted)
         cell.machine = given.machine or cell.machine
     place = Place(given.out, given.world if found.demo else None, given.data)
     return Benchmark(found.table, cells, found.demo, found.left_out), place

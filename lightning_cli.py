@@ -159,7 +159,7 @@ class VigilCli(LightningCLI):
         if config.get("logger") in (None, True) and not quick:
             config["logger"] = TensorBoardLogger(self.folder, name="", version="")
         guard = LeakGuard(self._get(self.config_init, "leaks"))
-        writers = [ScoreWriter(self.folder), CaptionWriter(self.folder), Overlay(self.folder), LiveWriter(self.folder)]
+        writers = [CaptionWriter(self.folder), ScoreWriter(self.folder), Overlay(self.folder), LiveWriter(self.folder)]
         extra: list[Any] = [guard, Evaluator(), Explainer(), *writers, Throughput(), Cost()]
         if config.get("enable_progress_bar") is not False:
             extra.append(Progress())

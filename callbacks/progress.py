@@ -50,9 +50,14 @@ class Cost(Callback):
 
     on_validation_batch_end = on_predict_batch_end = on_test_batch_end
 
-    def of(self, trainer: Trainer, module: LightningModule, split: str) -> dict[str, float | int | None]:
-        """trained_parameters; of this stage seconds, frames_per_second and peak_memory_mb (2**20 bytes)."""
-        data, seconds = trainer.datamodule, self._until - self._since
+    def of(
+        self, trainer: Trainer, module: LightningModule, split: str, apart_s: float = 0.0
+    ) -> dict[str, float | int | None]:
+        """trained_parameters; of this stage seconds, frames_per_second and peak_memory_mb (2**20 bytes).
+
+        apart_s: what was spent in between on other videos than the stage's, which does not count.
+        """
+        data, seconds = trainer.datamodule, self._until - self._since - apart_s
         frames = sum(video.n_frames or 0 for video in data.known(split))
         unknown = module.videos_stored or data.features or not frames
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # kilobytes on Linux

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torchmetrics import Metric
 
+from callbacks.calibration_picture import draw_reliability
 from callbacks.curve_picture import Explained, draw_curve
 from callbacks.evaluator import Evaluator
 from callbacks.leak_guard import LeakGuard
@@ -38,7 +39,7 @@ class ScoreWriter(Callback):
     """Writes scores.csv, events.csv, metrics.json and a picture of every curve into `folder`; of a test its truth.csv.
 
     class_scores.csv, pixel_histogram.npz and regions.npz where the system gives such scores: with these files every
-    number can be recomputed, without the videos.
+    number can be recomputed, without the videos. reliability.png: how far class scores can be taken for probabilities.
 
     Pictures go to TensorBoard too. max_pictures: of more videos only so many are drawn, evenly over the list; scores
     are written of all.
@@ -72,12 +73,20 @@ class ScoreWriter(Callback):
         if trainer.is_global_zero and (evaluator.curves or split in evaluator.results):
             self._write_all(trainer, module, evaluator, split)
             for name, samples in classes.items():
-                write_class_scores(self.folder / "class_scores.csv", evaluator.metrics[name].categories, samples)
+                self._write_classes(trainer, evaluator.metrics[name], samples)
             for name, found in counts.items():
                 if found is not None:
                     self._write_counts(evaluator.metrics[name], found)
         if evaluator.failure is not None:
             raise evaluator.failure
+
+    def _write_classes(
+        self, trainer: Trainer, top: TopK, samples: list[tuple[str, int, int, str, list[float]]]
+    ) -> None:
+        write_class_scores(self.folder / "class_scores.csv", top.categories, samples)
+        true = np.array([top.categories.index(category) for *_, category, _ in samples])
+        score = np.array([score for *_, score in samples], dtype=np.float32)
+        self._show(trainer, "reliability", draw_reliability(true, score, top.temperature))
 
     def _write_counts(self, metric: Metric, counts: np.ndarray) -> None:
         if isinstance(metric, PixelAuroc):
@@ -99,20 +108,22 @@ class ScoreWriter(Callback):
         result = evaluator.results.get(split, {})
         data = trainer.datamodule
         facts = {"threshold": threshold, "videos": len(videos), "checkpoint": trainer.ckpt_path, "seed": data.seed}
+        facts["temperature"] = next((m.temperature for m in evaluator.metrics.values() if isinstance(m, TopK)), None)
         facts |= self._leaks(trainer, split)
         judged = next((list(m.videos) for m in evaluator.metrics.values() if hasattr(m, "videos")), [])
         if judged and curves and split == "test":
             write_truth(self.folder / "truth.csv", judged)
         facts["protocol"] = self._protocol(trainer, module, curves, judged, facts)
         clock = next((callback for callback in trainer.callbacks if isinstance(callback, Cost)), None)
-        cost = {} if clock is None else clock.of(trainer, module, split)
+        cost = {} if clock is None else clock.of(trainer, module, split, evaluator.calibration_s)
         facts |= {"main_metric": data.main_metric, "gated_at": evaluator.gated_at, "cost": cost}
         facts |= {"provenance": provenance(), "metrics": result}
         (self.folder / "metrics.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
         self._draw(trainer, evaluator, videos, threshold)
-        self._say(
-            result, data.main_metric, "" if threshold is not None else " (no events.csv: the system has no threshold)"
-        )
+        where = f"Scores, events and curves: {self.folder}" if evaluator.curves else f"Results: {self.folder}"
+        if evaluator.curves and threshold is None:
+            where += " (no events.csv: the system has no threshold)"
+        self._say(result, data.main_metric, where)
 
     @staticmethod
     def _protocol(
@@ -154,26 +165,31 @@ class ScoreWriter(Callback):
         return {"leaked": count, "leaked_videos": names, "categories_seen": guard.categories_seen}
 
     def _draw(self, trainer: Trainer, evaluator: Evaluator, videos: dict[str, Video], threshold: float | None) -> None:
-        board = next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
         names = list(evaluator.curves)
         chosen = np.unique(np.linspace(0, len(names) - 1, min(len(names), self.max_pictures), dtype=int))
-        (self.folder / "curves").mkdir(exist_ok=True)
         for name in (names[i] for i in chosen):
             said = evaluator.explanations.get(name, [])
             picture = draw_curve(videos[name], evaluator.curves[name], evaluator.refined.get(name), threshold, said)
-            (self.folder / "curves" / f"{name}.png").write_bytes(picture)
-            if board is not None:
-                pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
-                board.add_image(f"curves/{name}", pixels, trainer.global_step, dataformats="HWC")
+            self._show(trainer, f"curves/{name}", picture)
 
-    def _say(self, result: dict[str, float], main_metric: str, but: str) -> None:
+    def _show(self, trainer: Trainer, name: str, picture: bytes) -> None:
+        """Write a picture to `name`.png in the folder, and to TensorBoard."""
+        file = self.folder / f"{name}.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(picture)
+        board = next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+        if board is not None:
+            pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+            board.add_image(name, pixels, trainer.global_step, dataformats="HWC")
+
+    def _say(self, result: dict[str, float], main_metric: str, where: str) -> None:
         console = Console()
         if result:
             table = Table("metric", "value", title="what came out")
             for key in sorted(result, key=lambda key: (not key.startswith(main_metric), key)):  # what it is judged by
                 table.add_row(key, f"{result[key]:.4f}")
             console.print(table)
-        console.print(f"Scores, events and curves: {self.folder}{but}", soft_wrap=True)
+        console.print(where, soft_wrap=True)
 
 
 def _judged(evaluator: Evaluator) -> tuple[dict[str, Curve], dict[str, Curve]]:

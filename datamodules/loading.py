@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from vigil.types import Clip
 
+RUN_BATCHES = 50  # ours: a batch of one length, and one epoch's batches still unlike the next's
+
 
 def outlast_signals(_: int) -> None:
     """For a loader's worker: what stops a whole process group shall find it alive until the batch under way is done."""
@@ -32,13 +34,24 @@ class SeededBatches(Sampler[list[int]]):
     """Batches of `size` from each group, in an order that (seed, epoch) alone decides; each rank takes its share.
 
     `size` counts all ranks together, so a recipe does not change with the number of GPUs; ValueError where the ranks
-    do not divide it. The shorter group goes round until the longer one is through.
+    do not divide it. The shorter group goes round until the longer one is through. lengths: of each item, in any unit;
+    a batch then holds items of about one length, which are padded little: the epoch's order is sorted in runs of
+    RUN_BATCHES batches, and the batches are shuffled.
     """
 
-    def __init__(self, groups: Sequence[Sequence[int]], size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Sequence[int]],
+        size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        lengths: Sequence[int] | None = None,
+    ) -> None:
         self.share = batch_share(size, rank, world)
         self.groups = [np.asarray(group) for group in groups]
         self.size, self.seed, self.epoch = size, seed, 0
+        self.lengths = None if lengths is None else np.asarray(lengths)
 
     @property
     def sampler(self) -> SeededBatches:
@@ -55,9 +68,18 @@ class SeededBatches(Sampler[list[int]]):
         orders = []
         for group in self.groups:
             rounds = math.ceil(len(self) * self.size / len(group))
-            orders.append(np.concatenate([generator.permutation(group) for _ in range(rounds)]))
-        for start in range(0, len(self) * self.size, self.size):
+            order = np.concatenate([generator.permutation(group) for _ in range(rounds)])[: len(self) * self.size]
+            orders.append(order if self.lengths is None else self._by_length(order))
+        starts = self.size * np.arange(len(self))
+        for start in starts if self.lengths is None else generator.permutation(starts):
             yield [int(i) for order in orders for i in order[start : start + self.size][self.share]]
+
+    def _by_length(self, order: np.ndarray) -> np.ndarray:
+        """The items of `order`, each run of batches sorted by length."""
+        assert self.lengths is not None
+        run = RUN_BATCHES * self.size
+        runs = [order[first : first + run] for first in range(0, len(order), run)]
+        return np.concatenate([items[np.argsort(self.lengths[items], kind="stable")] for items in runs])
 
 
 class Shard(Sampler[int]):

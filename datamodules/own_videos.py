@@ -90,6 +90,16 @@ class OwnVideos(VideoDataModule):
             return self._known.setdefault(split, self.located(split))
         return super().known(split)
 
+    def setup(self, stage: str) -> None:
+        """As of every dataset; a stream refuses a system that describes events, for it never has one as a whole."""
+        super().setup(stage)
+        if self.follow and self._watcher.event_s is not None:
+            name = type(self._watcher).__name__
+            raise ValueError(
+                f"{name} describes stretches of {self._watcher.event_s:g} s that are there as a whole, a stream is "
+                "scored frame by frame; give --data.videos, or a system that watches windows"
+            )
+
     def predict_dataloader(self) -> DataLoader:
         if self.follow is None:
             return super().predict_dataloader()

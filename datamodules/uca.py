@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import Dataset
 from torchmetrics import Metric
 
-from datamodules.clips import Event, EventDataset
+from datamodules.clips import Part
 from datamodules.demo import write_ucf_crime
+from datamodules.events import Event, EventDataset
 from datamodules.video_data import VideoDataModule
 from vigil import annotations
 from vigil.class_metrics import TopK
@@ -32,12 +34,13 @@ class Uca(VideoDataModule):
     task: captions, every event of the test split; or probe, the closed-set question which of the 13 classes a segment
     shows, asked of events whose sentence holds a word of their class. words: which list of words (vigil.uca_keywords).
     population: the videos that the probe asks about, uca_test or ucf_test (UCF-Crime's test set, 214 of whose videos
-    UCA trains on). per_video: all matching events, or one, the first.
+    UCA trains on). per_video: all matching events, or one, the first. The same question, asked of events of UCA's
+    validation split, calibrates the probe's likelihoods; of videos that the test asks about none is taken.
+    sbert: the Sentence-BERT model that captions are judged by, a name or a folder.
     """
 
     family = "UCF-Crime"
     fps = 30.0
-    main_metric = "top1"
     monitor = None
     splits = ("train", "val", "test")
     scores_frames = False
@@ -58,12 +61,17 @@ class Uca(VideoDataModule):
         population: Literal["uca_test", "ucf_test"] = "uca_test",
         per_video: Literal["all", "one"] = "all",
         missing: Literal["refuse", "leave_out"] = "refuse",
+        sbert: str = "all-MiniLM-L6-v2",
     ) -> None:
         super().__init__(root, demo, limit_videos, seed, num_workers, missing)
         if release == "2023" and text == "neutral":
             raise ValueError("the 2023 release of UCA has no gender-neutral text; take release: current")
         self.release, self.text, self.kind, self.irregular = release, text, kind, irregular
         self.task, self.words, self.population, self.per_video = task, words, population, per_video
+        self.sbert = sbert
+        self.main_metric = {"captions": "caption_sbert", "probe": "top1"}[task]
+        self.calibration_split = "calibration" if task == "probe" else None
+        self._sampled: dict[str, list[Event]] = {}
 
     @property
     def categories(self) -> list[str]:
@@ -78,8 +86,11 @@ class Uca(VideoDataModule):
             "irregular": self.irregular,
             "task": self.task,
         }
-        probe = {"words": self.words, "population": self.population, "per_video": self.per_video}
-        return super().protocol | chosen | (probe if self.task == "probe" else {})
+        if self.task == "probe":
+            asked = {"words": self.words, "population": self.population, "per_video": self.per_video}
+        else:
+            asked = {"sbert": Path(self.sbert).name}
+        return super().protocol | chosen | asked
 
     def render(self) -> None:
         write_ucf_crime(self.root)
@@ -121,13 +132,45 @@ class Uca(VideoDataModule):
         return measured.n_frames / measured.fps
 
     def metrics(self, split: str = "test") -> dict[str, Metric]:
-        if split != "test" or self.task != "probe":
+        if split != "test":
             return {}
-        events = self.events("test")
+        events = self.sampled("test")
         asked = {event.video.name: event.video for event in events}  # no event of a video may be left
         # two sentences may describe one stretch, and the metric drops what comes twice unless it is told
         samples = Counter((event.video.name, event.first, event.end) for event in events)
-        return {"top": TopK(list(asked.values()), self.categories, samples)}
+        if self.task == "probe":
+            return {"top": TopK(list(asked.values()), self.categories, samples)}
+        from vigil.caption_metrics import CaptionSimilarity
+
+        return {"captions": CaptionSimilarity(list(asked.values()), samples, self.sbert)}
+
+    def known(self, split: str) -> list[Video]:
+        """As of every dataset; of the split "calibration" also none, which is said."""
+        if split != self.calibration_split or split in self._known:
+            return super().known(split)
+        located = self.located(split)
+        if not located or (self.missing == "leave_out" and not any(video.path for video in located)):
+            lack = f"{len(located)} videos, none of which is there" if located else "no event that the probe asks about"
+            rank_zero_info(f"UCA's validation split has {lack}: no temperature is fitted.")
+            self._known[split] = []
+        return super().known(split)
+
+    def sampled(self, split: str) -> list[Event]:
+        """The events of a split, as `events` gives them for its known videos; found once."""
+        if split not in self._sampled:
+            self._sampled[split] = self.events(split, self.known(split))
+        return self._sampled[split]
+
+    def parts(self, videos: Sequence[Video]) -> list[Part]:
+        """The events of videos, each stretch once however many sentences describe it."""
+        asked = {video.name for video in videos}
+        found = {
+            (event.video.name, event.first, event.end): event
+            for split in self._known
+            for event in self.sampled(split)
+            if event.video.name in asked
+        }
+        return [found[key] for key in sorted(found)]
 
     def events(self, split: str, videos: Sequence[Video] | None = None) -> list[Event]:
         """The (segment, sentence) samples of a split, in the videos' order and by time, clipped to each video's frames.
@@ -158,18 +201,24 @@ class Uca(VideoDataModule):
         return found
 
     def setup(self, stage: str) -> None:
-        """Refuse a system that cannot watch events, before a frozen backbone reads hours of video."""
+        """Refuse a system that cannot watch events, or judge, before a frozen backbone reads hours of video."""
         if stage == "fit":
             self._refuse_pairs()
+        if stage == "test" and self.task == "captions":
+            from vigil.caption_metrics import find_sbert
+
+            find_sbert(self.sbert)
         EventDataset([], self._watcher.fit_views if stage == "fit" else self._watcher.test_views)
 
     def fit_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
         self._refuse_pairs()
-        return EventDataset(self.events("train", videos), self._watcher.fit_views)
+        return EventDataset(self._sampled_of(videos), self._watcher.fit_views, self.stores)
 
     def scoring_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
-        split = next(split for split, known in self._known.items() if known is videos)
-        return EventDataset(self.events(split, videos), self._watcher.test_views)
+        return EventDataset(self._sampled_of(videos), self._watcher.test_views, self.stores)
+
+    def _sampled_of(self, videos: Sequence[Video]) -> list[Event]:
+        return self.sampled(next(split for split, known in self._known.items() if known is videos))
 
     def _refuse_pairs(self) -> None:
         if self._watcher.balanced:
@@ -189,13 +238,7 @@ class Uca(VideoDataModule):
     def _asked_events(self, split: str, irregular: str) -> list[annotations.UcaEvent]:
         if self.task != "probe" or split in ("train", "val"):
             return self._events(split, irregular)
-        if self.population == "ucf_test":
-            tested = {video.name for video in annotations.ucf_crime(self.find_file("Anomaly_Test.txt"))}
-            events = [
-                e for part in ("train", "val", "test") for e in self._events(part, irregular) if e.video in tested
-            ]
-        else:
-            events = self._events(split, irregular)
+        events = self._candidates(split, irregular)
         category = {event.video: annotations.ucf_crime_category(event.video) or "" for event in events}
         asked = [
             event
@@ -205,6 +248,16 @@ class Uca(VideoDataModule):
         return (
             list({event.video: event for event in reversed(asked)}.values())[::-1] if self.per_video == "one" else asked
         )
+
+    def _candidates(self, split: str, irregular: str) -> list[annotations.UcaEvent]:
+        """The events that the probe may ask about, whatever their sentence says."""
+        if split == "calibration":
+            tested = {event.video for event in self._asked_events("test", "keep")}
+            return [event for event in self._events("val", irregular) if event.video not in tested]
+        if self.population == "uca_test":
+            return self._events(split, irregular)
+        tested = {video.name for video in annotations.ucf_crime(self.find_file("Anomaly_Test.txt"))}
+        return [event for part in self.splits for event in self._events(part, irregular) if event.video in tested]
 
     def _events(self, split: str, irregular: str) -> list[annotations.UcaEvent]:
         return annotations.uca_events(self.find_file(*self._names(split)), irregular)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
+from lightning.pytorch.utilities import rank_zero_info
 from torchmetrics import Metric
 
 from datamodules.demo import write_ucf_crime
@@ -12,6 +15,7 @@ from datamodules.video_data import VideoDataModule
 from vigil import annotations
 from vigil.types import Video
 
+UCA_TEST = [f"UCFCrime_{part}.{kind}" for part in ("Test", "test") for kind in ("json", "txt", "json.gz", "txt.gz")]
 SECOND_ANNOTATION = ("vera_UCF_Eval.json", "UCF_Eval.json", "umil_UCF_test.txt", "UCF_test.txt")
 
 
@@ -24,7 +28,8 @@ class UcfCrime(VideoDataModule):
     "urdmu". features: folder of pre-extracted features, read instead of videos; crops: mean, center or a crop's number.
     validation_fraction: of the training videos, drawn by class. missing: refuse, or leave_out the
     videos that are not there. hold_out: classes that no fit sees; a test then reports AUROC on seen and on unseen
-    classes apart, each against all normal videos.
+    classes apart, each against all normal videos. without: UCA's test annotation, a file or the folder it lies in:
+    its videos are left out of training, most of UCA's test split being on this dataset's training list.
     """
 
     family = "UCF-Crime"
@@ -52,12 +57,13 @@ class UcfCrime(VideoDataModule):
         validation_fraction: float = 0.1,
         missing: Literal["refuse", "leave_out"] = "refuse",
         hold_out: list[str] = [],  # noqa: B006 - never changed; a command line cannot give a tuple
+        without: str | None = None,
     ) -> None:
         super().__init__(root, demo, limit_videos, seed, num_workers, missing, features, crops, validation_fraction)
         unknown = sorted(set(hold_out) - set(annotations.UCF_CRIME_CATEGORIES))
         if unknown:
             raise ValueError(f"hold_out {unknown}: expected some of {', '.join(annotations.UCF_CRIME_CATEGORIES)}")
-        self.convention, self.hold_out = convention, list(hold_out)
+        self.convention, self.hold_out, self.without = convention, list(hold_out), without
         self.train_list, self.test_list, self.annotation, self.lengths = train_list, test_list, annotation, lengths
 
     @property
@@ -77,12 +83,38 @@ class UcfCrime(VideoDataModule):
 
     def annotated(self, split: str) -> list[Video]:
         if split in ("train", "val"):
-            videos = annotations.ucf_crime(self.find_file(self.train_list))
-            return [video for video in videos if video.category not in self.hold_out]
+            return [video for video in self._listed if video.category not in self.hold_out]
         return self._tested()
 
     def metrics(self, split: str = "test") -> dict[str, Metric]:
         return self.frame_metrics(split, unseen=self.hold_out)
+
+    @cached_property
+    def _listed(self) -> list[Video]:
+        """The training list, but for the videos of `without`."""
+        videos = annotations.ucf_crime(self.find_file(self.train_list))
+        if self.without is None:
+            return videos
+        file = self._find_uca_test(self.without)
+        named = {event.video for event in annotations.uca_events(file, "keep")}
+        kept = [video for video in videos if video.name not in named]
+        rank_zero_info(
+            f"{len(videos) - len(kept)} of {len(videos)} training videos are in {file.name} and left out, as asked."
+        )
+        if not kept:
+            raise ValueError(f"{file}: it names every video of {self.train_list}; nothing is left to train on")
+        return kept
+
+    def _find_uca_test(self, given: str) -> Path:
+        for place in (self.root / given, Path(given)):
+            below = (file for name in UCA_TEST for file in sorted(place.rglob(name)))
+            file = place if place.is_file() else next(below, None)
+            if file is not None:
+                return file
+        raise FileNotFoundError(
+            f"without {given}: no {UCA_TEST[0]} nor .txt there, neither in {self.root} nor here; name UCA's folder, or "
+            "its test annotation"
+        )
 
     def _tested(self) -> list[Video]:
         """The test videos as annotated; n_frames as the annotation or `lengths` says, or None.

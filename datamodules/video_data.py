@@ -16,7 +16,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import Metric
 
-from datamodules.clips import BagDataset, Event, EventDataset, Wanted, WindowDataset, join, read_rows
+from datamodules.clips import BagDataset, Part, PartDataset, Wanted, WindowDataset, join, read_rows, whole
+from datamodules.events import Event, EventDataset, stretches
 from datamodules.fitting_set import SampleDataset, WholeSet
 from datamodules.loading import ResumableLoader, SeededBatches, Shard, outlast_signals
 from vigil import annotations
@@ -54,6 +55,7 @@ class VideoDataModule(LightningDataModule):
     monitor: str | None = "val/video_auroc"
     splits: tuple[str, ...] = ("train", "test")  # that annotation names; "val" is cut out of train, unless it is here
     scores_frames = True  # whether every frame of a video is scored; else only the items of scoring_dataset are judged
+    calibration_split: str | None = None  # the split that a test may fit a temperature of class scores on
     causal = False  # whether no later frame may change a score: then nothing is refined
     overhang = 0  # by how many frames a video's last clip may answer beyond its end
     by_name = True  # whether a video that is not where the dataset says may lie elsewhere below root
@@ -233,7 +235,11 @@ class VideoDataModule(LightningDataModule):
         if watcher.fit_unit is not None:
             return WholeSet(dataset)
         batches = SeededBatches(
-            groups if watcher.balanced else [range(len(dataset))], watcher.batch_size, self.seed, *self._shard()
+            groups if watcher.balanced else [range(len(dataset))],
+            watcher.batch_size,
+            self.seed,
+            *self._shard(),
+            lengths=None if watcher.balanced else getattr(dataset, "lengths", None),
         )
         return ResumableLoader(dataset, batch_sampler=batches, collate_fn=join, **self._workers())
 
@@ -246,6 +252,23 @@ class VideoDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         return self._scoring_loader("predict")
 
+    def calibration_dataloader(self) -> DataLoader | None:
+        """Labelled clips that no test asks about, to fit a temperature of class scores on; None without any."""
+        if self.calibration_split is None:
+            return None
+        loader = self._scoring_loader(self.calibration_split)
+        return loader if len(loader) else None
+
+    def setup(self, stage: str) -> None:
+        """Refuse a system that scores no frames where frames are judged, before a frozen backbone reads hours."""
+        kind = str(getattr(stage, "value", stage))
+        if kind != "predict" and self.scores_frames and not self._watcher.scores_frames:
+            name = type(self._watcher).__name__
+            raise ValueError(
+                f"{name} describes events and scores no frames, {type(self).__name__} is judged by its frames: take a "
+                f"dataset of events, as Uca, or `lightning predict` for what {name} says of these videos"
+            )
+
     def fit_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
         """What training draws from: item i is video i, unless a dataset trains on something else."""
         if self._watcher.fit_unit is not None:
@@ -253,22 +276,29 @@ class VideoDataModule(LightningDataModule):
         return BagDataset(videos, self._watcher.fit_views, self.stores, self.crops)
 
     def scoring_dataset(self, videos: Sequence[Video]) -> Dataset[Clip]:
-        """What is scored, in order."""
-        return WindowDataset(videos, self._watcher.test_views, self.stores, self._watcher.window_batch, self.crops)
+        """What is scored, in order: windows, or stretches of `event_s` seconds for a system that watches events."""
+        watcher = self._watcher
+        if watcher.event_s is not None:
+            return EventDataset(stretches(videos, watcher.event_s), watcher.test_views)
+        return WindowDataset(videos, watcher.test_views, self.stores, watcher.window_batch, self.crops)
+
+    def parts(self, videos: Sequence[Video]) -> list[Part]:
+        """What a frozen backbone reads of `videos`, video by video: all of each, unless a dataset is one of events."""
+        return [whole(video) for video in videos]
 
     def pixel_clips(
-        self, videos: Sequence[Video], stream: str, view: View, wanted: Callable[[Video], bool] = lambda video: True
+        self, parts: Sequence[Part], stream: str, view: View, wanted: Callable[[Video], bool] = lambda video: True
     ) -> DataLoader:
-        """Every window or segment of `videos` as pixels, one video after the other, none shared among processes.
+        """Every window or segment of `parts` as pixels, one video after the other, none shared among processes.
 
         wanted: asked of each video just before it is read; one that is not wanted any more is passed over.
         """
-        dataset = WindowDataset(videos, {stream: view}, {}, self._watcher.window_batch)
+        dataset = PartDataset(parts, stream, view, self._watcher.window_batch)
         return DataLoader(dataset, batch_size=None, sampler=Wanted(dataset, wanted), **self._workers())
 
-    def stretch_clips(self, stretches: Sequence[tuple[Video, int, int]], stream: str, view: View) -> DataLoader:
+    def stretch_clips(self, wanted: Sequence[tuple[Video, int, int]], stream: str, view: View) -> DataLoader:
         """Pixels of stretches (video, first frame, end frame) of videos, one a Clip, each watched as a bag."""
-        events = [Event(video, first, end, "") for video, first, end in stretches]
+        events = [Event(video, first, end) for video, first, end in wanted]
         return DataLoader(EventDataset(events, {stream: view}), batch_size=None, **self._workers())
 
     def frame_metrics(self, split: str, unseen: Sequence[str] = ()) -> dict[str, Metric]:

@@ -1,5 +1,6 @@
 """One paper, one file; the names a config may use."""
 
+from lightning_modules.dual_encoder import DualEncoder as DualEncoder
 from lightning_modules.frame_difference import FrameDifference as FrameDifference
 from lightning_modules.hiprobe import HiProbe as HiProbe
 from lightning_modules.mil_ranker import MilRanker as MilRanker

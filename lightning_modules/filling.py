@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +18,7 @@ from vigil.store import Store
 from vigil.types import Clip, Video, View
 
 if TYPE_CHECKING:
+    from datamodules.clips import Part
     from lightning_modules.system import System
 
 TURN_S = 60  # how long a process reads before it asks whether the others are done
@@ -26,9 +27,10 @@ TURN_S = 60  # how long a process reads before it asks whether the others are do
 def fill(system: System, store: Store, videos: Sequence[Video], stream: str, view: View, names: list[str]) -> None:
     """Have the tensors `names` of all `videos` in the store; all processes of the system's trainer call it together.
 
-    They share out what is missing, by length, and keep each video as soon as it is finished: what is killed goes on
-    with the rest, and another run that fills the same store is not in the way. A damaged file is reported and read
-    anew. Raises ValueError for a name that `System.read` does not give, and OSError where readings cannot be written.
+    The datamodule says of which parts: whole videos, or the events in them, each under names of its own. The processes
+    share out what is missing, by length, and keep each video as soon as it is finished: what is killed goes on with the
+    rest, and another run that fills the same store is not in the way. A damaged file is reported and read anew. Raises
+    ValueError for a name that `System.read` does not give, and OSError where readings cannot be written.
     """
     data, strategy, world = system.trainer.datamodule, system.trainer.strategy, system.trainer.world_size
     there = {v.name: v for v in videos if v.features is None and v.path is not None}  # a stream is not there to be read
@@ -36,16 +38,20 @@ def fill(system: System, store: Store, videos: Sequence[Video], stream: str, vie
         store.path(video.path)  # hashes what no run has seen before
     strategy.barrier("hashed")
     data.memory.reload()  # with what the other processes found
+    parts: dict[str, list[Part]] = {name: [] for name in there}
+    for part in data.parts(list(there.values())):
+        parts[part.video.name].append(part)
     # one process says for all: another run may be writing while they look
-    missing = strategy.broadcast(lacking(store, there.values(), names) if system.trainer.is_global_zero else None)
+    missing = strategy.broadcast(lacking(store, parts, names) if system.trainer.is_global_zero else None)
+    parts = {name: [part for part in parts[name] if part.suffix in gone] for name, gone in missing.items()}
     system.videos_stored += len(there) - len(missing)
     if not missing:
         rank_zero_info(f"Nothing to read: {len(there)} videos are in {store.folder}")
         return
     start = time.perf_counter()
     rank_zero_info(f"Reading {len(missing)} videos with the frozen backbone, once; kept in {store.folder}")
-    n_rows = {name: len(view.indices(there[name].n_frames)) for name in missing}
-    share = [there[name] for name in share_out(n_rows, world)[system.global_rank]]
+    n_rows = {name: sum(len(part.frames(view)) for part in some) for name, some in parts.items()}
+    share = [part for name in share_out(n_rows, world)[system.global_rank] for part in parts[name]]
     n_read, done = 0, False
     reading = read_share(system, store, share, stream, view, names)
     while not strategy.reduce_boolean_decision(done, all=True):  # who waits longer than half an hour is given up
@@ -54,7 +60,7 @@ def fill(system: System, store: Store, videos: Sequence[Video], stream: str, vie
     n_read = int(strategy.reduce(torch.tensor(n_read, device=strategy.root_device), reduce_op="sum"))
     seconds = time.perf_counter() - start
     rank_zero_info(f"{n_read} windows in {seconds:.1f} s, {n_read / seconds:.1f} windows/s.")
-    gone = [name for name in missing if not set(names) <= set(store.names(there[name].path))]
+    gone = [name for name, some in parts.items() if not kept_as(some, names) <= set(store.names(there[name].path))]
     if gone:
         raise FileNotFoundError(
             f"{store.folder}: the readings of {', '.join(gone[:10])} were written by another process and are not here; "
@@ -62,18 +68,26 @@ def fill(system: System, store: Store, videos: Sequence[Video], stream: str, vie
         )
 
 
-def lacking(store: Store, videos: Iterable[Video], names: Sequence[str]) -> list[str]:
-    """Names of the videos of which a tensor is missing in the store; what is damaged there is reported and removed."""
-    found = []
-    for video in videos:
-        assert video.path is not None
+def kept_as(parts: Sequence[Part], names: Sequence[str]) -> set[str]:
+    """What the tensors `names` of the parts are called in a video's file."""
+    return {name + part.suffix for part in parts for name in names}
+
+
+def lacking(store: Store, parts: Mapping[str, Sequence[Part]], names: Sequence[str]) -> dict[str, list[str]]:
+    """{video: the suffixes of its parts of which a tensor is missing in the store}, of the videos that lack any.
+
+    What is damaged there is reported and removed.
+    """
+    found = {}
+    for name, some in parts.items():
         try:
-            if store.read(video.path, names) is None:
-                found.append(video.name)
+            gone = [part.suffix for part in some if store.read(part.video.path, kept_as([part], names)) is None]
         except ValueError as damage:
             rank_zero_info(f"{str(damage).removesuffix('; delete the file')}: read anew")
-            store.discard(video.path)
-            found.append(video.name)
+            store.discard(some[0].video.path)
+            gone = [part.suffix for part in some]
+        if gone:
+            found[name] = gone
     return found
 
 
@@ -100,34 +114,41 @@ def work(steps: Iterator[int], seconds: float) -> tuple[int, bool]:
 
 @torch.no_grad()
 def read_share(
-    system: System, store: Store, videos: list[Video], stream: str, view: View, names: list[str]
+    system: System, store: Store, parts: list[Part], stream: str, view: View, names: list[str]
 ) -> Iterator[int]:
-    """Read and keep the videos that fell to this process; yields how many windows each step read."""
-    if not videos:
+    """Read and keep the parts that fell to this process, video by video; yields how many windows each step read."""
+    if not parts:
         return
     store.prepare()  # a closed folder is to be known before the work, not after
     system.load_backbone()
     was_training = {module: module.training for module in system.modules()}
     system.to(system.trainer.strategy.root_device)
     system.eval()
-    n_rows = {video.name: len(view.indices(video.n_frames)) for video in videos}
-    path = {video.name: video.path for video in videos}
-    parts: list[dict[str, Tensor]] = []
+    due: dict[str, list[Part]] = {}  # of each video, in order
+    for part in parts:
+        due.setdefault(part.video.name, []).append(part)
+    n_rows = {name: sum(len(part.frames(view)) for part in some) for name, some in due.items()}
+    rows: list[dict[str, Tensor]] = []  # of the part that is being read
+    read: dict[str, Tensor] = {}  # of the video that it is of, what is finished
     with isolate_rng(include_cuda=False), Bar(system, sum(n_rows.values())) as bar:
 
         def wanted(video: Video) -> bool:
-            if not set(names) <= set(store.names(video.path)):
+            if not kept_as(due[video.name], names) <= set(store.names(video.path)):
                 return True
             bar.advance(bar.task, n_rows[video.name])  # another run was faster
             return False
 
-        for clip in system.trainer.datamodule.pixel_clips(videos, stream, view, wanted):
-            parts.append(say(system, clip.to(system.device), stream, names))
+        for clip in system.trainer.datamodule.pixel_clips(parts, stream, view, wanted):
+            rows.append(say(system, clip.to(system.device), stream, names))
             bar.advance(bar.task, len(clip.video))
-            name = clip.video[0]
-            if sum(len(part[names[0]]) for part in parts) == n_rows[name]:
-                store.write(path[name], {name: torch.cat([part[name] for part in parts]) for name in names})
-                parts = []
+            some = due[clip.video[0]]
+            if sum(len(row[names[0]]) for row in rows) == len(some[0].frames(view)):
+                read |= {name + some[0].suffix: torch.cat([row[name] for row in rows]) for name in names}
+                rows = []
+                part = some.pop(0)
+                if not some:
+                    store.write(part.video.path, read)
+                    read = {}
             yield len(clip.video)
     for module, training in was_training.items():
         module.training = training

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_modules.system import System
+from lightning_modules.system import System, load_checkpoint
 from vigil.deit import DeitEncoder
 from vigil.mil import SegmentScorer, rank_bags, smoothness, sparsity
 from vigil.temporal import smooth
@@ -130,9 +132,39 @@ class MilRanker(System):
     def _fingerprint(self) -> str:
         return self.encoder.fingerprint  # of frozen weights; a tenth of a second, asked for at every checkpoint
 
+    @property
+    def feature_fingerprint(self) -> str:
+        """16 hex digits that change with any weight of encoder or scorer; for the features that others take of it."""
+        digest = hashlib.sha256(self.encoder.fingerprint.encode())
+        for name, value in sorted(self.scorer.state_dict().items()):
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def read(self, clip: Clip, stream: str) -> dict[str, Tensor]:
         return {stream: self.encoder(clip.pixels[stream]).mean(-2)}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
+def load_ranker(file: str | Path) -> MilRanker:
+    """The MilRanker of a checkpoint, frozen, for another system to take its features.
+
+    Raises FileNotFoundError, and ValueError for a checkpoint of something else, or of a ranker of pre-extracted
+    features, which has no encoder to look at a video with.
+    """
+    checkpoint = load_checkpoint(file)
+    given = dict(checkpoint["hyper_parameters"])
+    if "train_blocks" not in given:
+        raise ValueError(f"{file}: no checkpoint of a MilRanker; its hyper-parameters are {', '.join(given)}")
+    if given["encoder"] is None:
+        raise ValueError(
+            f"{file}: this ranker was fitted on pre-extracted features of width {given['feature_width']} and cannot "
+            "look at a video; fit one with an encoder, as configs/systems/mil_ranker.yaml does"
+        )
+    given = {name: value for name, value in given.items() if not name.startswith("_") and name != "start_from"}
+    ranker = MilRanker(**given)
+    ranker.on_load_checkpoint(checkpoint)
+    ranker.load_state_dict(checkpoint["state_dict"], strict=False)
+    return ranker.requires_grad_(False).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ class System(LightningModule):
         "weakly supervised"  # what it was told of the videos it was fitted on, in the words of results/claims.csv
     )
     needs_checkpoint = False  # whether testing it untrained is a mistake
+    scores_frames = True  # whether its predictions hold frame scores
+    event_s: float | None = None  # seconds of a stretch that it describes of a video in which nobody marked events
     decided_by_fit: tuple[
         str, ...
     ] = ()  # hyper-parameters that no later run can change, for what was fitted holds them
@@ -86,6 +89,10 @@ class System(LightningModule):
         """Everything that determines `read` besides views, precision, rates, decoder; None: nothing can be kept."""
         return None
 
+    def reading_key_of(self, stream: str) -> dict[str, Any]:
+        """As `reading_key`, of one stream alone: systems that read it alike then share what is kept."""
+        return self.reading_key() or {}
+
     def reading_names(self, stream: str) -> list[str]:
         """Which tensors of a stream are kept, each a feature of this name in a dataset's clips; [] to see pixels."""
         return [stream]
@@ -98,8 +105,8 @@ class System(LightningModule):
     def read(self, clip: Clip, stream: str) -> dict[str, Tensor]:
         """What the frozen backbone says of W windows, or segments of a bag: {name: (W, …)}, kept in its own dtype.
 
-        clip: of one video, pixels[stream] uint8 (W, T, C, Y, X) on this system's device. Names beyond those that are
-        needed are dropped.
+        clip: of one video, or of one event in it, pixels[stream] uint8 (W, T, C, Y, X) on this system's device, W at
+        most `window_batch`. Names beyond those that are needed are dropped.
         """
         raise NotImplementedError
 
@@ -144,10 +151,17 @@ class System(LightningModule):
                 data.stores[stream, view] = self.fill(data.known(split), stream, view, names), names
 
     def watched(self, stage: str) -> Iterator[tuple[str, str, View]]:
-        """The (split, stream, view) that a stage of the trainer asks for: fit, validate, test or predict."""
+        """The (split, stream, view) that a stage of the trainer asks for: fit, validate, test or predict.
+
+        None of stretches that a dataset without events is cut into: they are described once, and nothing is kept.
+        """
         stage = str(getattr(stage, "value", stage))  # an enumeration that prints as TrainerFn.TESTING
+        data = self.trainer.datamodule
+        if self.event_s is not None and data.scores_frames:
+            return
         fitted = ["train", "val"] if self.validates else ["train"]
-        for split in {"fit": fitted, "validate": ["val"]}.get(stage, [stage]):
+        tested = ["test", data.calibration_split] if data.calibration_split else ["test"]
+        for split in {"fit": fitted, "validate": ["val"], "test": tested}.get(stage, [stage]):
             for stream, view in (self.fit_views if split == "train" else self.test_views).items():
                 yield split, stream, view
 
@@ -158,7 +172,7 @@ class System(LightningModule):
         the rest with those that were chosen by them.
         """
         names = list(self.reading_names(stream) if names is None else names)
-        key = {**(self.reading_key() or {}), "stream": stream, "view": asdict(view)}
+        key = {**self.reading_key_of(stream), "stream": stream, "view": asdict(view)}
         key |= {"precision": str(self.trainer.precision), "pixels": DECODER}
         if hasattr(self, "mllm") and self.mllm.family.counts_seconds:
             # Qwen2.5-VL sees seconds: where a video does not tell its rate, the dataset's counts
@@ -203,11 +217,7 @@ class System(LightningModule):
 
         Raises FileNotFoundError, or ValueError for a checkpoint that does not fit.
         """
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"{file}: no checkpoint here to start from; a fit leaves last.ckpt in its folder")
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        if "seen" not in checkpoint:
-            raise ValueError(f"{file}: it does not say which videos it saw, so no test could be trusted; fit it again")
+        checkpoint = load_checkpoint(file)
         self.on_load_checkpoint(checkpoint)
         self.load_state_dict(checkpoint["state_dict"], strict=False)
 
@@ -241,6 +251,20 @@ class System(LightningModule):
                 f"the checkpoint does not fit this {type(self).__name__}: {'; '.join(sorted(wrong)[:10])}; "
                 "give the configuration that it was trained with"
             )
+
+
+def load_checkpoint(file: str | Path) -> dict[str, Any]:
+    """A checkpoint that a fit left, on the CPU. Raises FileNotFoundError, or ValueError for anything else."""
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"{file}: no checkpoint here to start from; a fit leaves last.ckpt in its folder")
+    try:
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"{file}: no checkpoint of a fit, or a damaged one ({why}); fit it again") from None
+    if "seen" not in checkpoint:
+        raise ValueError(f"{file}: it does not say which videos it saw, so no test could be trusted; fit it again")
+    return checkpoint
 
 
 def plain(value: Any) -> Any:

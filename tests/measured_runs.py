@@ -83,9 +83,10 @@ def details(world: Sequence[Video], raw: Mapping[str, Curve], refined: Mapping[s
             name = {"auroc": "frame_auroc", "average_precision": "frame_ap"}[key]
             packed[name + end] = base64.b64encode(values.astype("<f4").tobytes()).decode()
     numbers = frame_numbers(world, raw, refined)
+    bins = reliability(world, [raw[video.name] for video in world])
     return {
         "draws": packed,
-        "reliability": reliability(world, [raw[video.name] for video in world]),
+        "reliability": {"score": bins.score, "anomalous": bins.share, "frames": bins.size},
         "curves": {
             video.name: {
                 "n_frames": video.n_frames,

@@ -34,12 +34,18 @@ def test_every_cell_of_every_file_is_a_command_that_can_be_read(
     for cell in (cell for cell in found.cells if there_yet(cell)):
         for step in next(iter(steps_of(cell, place))):
             values = {key: str(value) for key, value in step.settings().items() if not key.startswith(QUIET)}
-            kinds = (step.verb, step.dataset, *sorted(values))  # the same keys with values of the same type read alike
+            taken = [part for option in step.needs() for part in (f"--{option}", "last.ckpt")]
+            kinds = (
+                step.verb,
+                step.dataset,
+                *sorted(values),
+                *taken,
+            )  # the same keys with values of the same type read alike
             if kinds in seen:
                 continue
             seen.add(kinds)
             with pytest.raises(SystemExit) as stop:
-                cli.main([*step.arguments(), "--print_config"])
+                cli.main([*step.arguments(), *taken, "--print_config"])
             assert not stop.value.code, (cell.name, capsys.readouterr().err)
             capsys.readouterr()
 

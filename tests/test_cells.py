@@ -45,7 +45,7 @@ def test_a_demo_leaves_out_what_it_could_not_tell_apart_and_says_so(tmp_path: Pa
 
 
 def test_the_control_that_looks_at_pixels_is_tested_wherever_frames_are_judged(tmp_path: Path) -> None:
-    cells = [{"name": "a", "test": ["ucf_crime", "uca"]}, {"name": "b", "test": ["xd_violence"]}]
+    cells = [{"name": "a", "test": ["ucf_crime", "uca", "uca_probe"]}, {"name": "b", "test": ["xd_violence"]}]
     found = read_benchmark(write(tmp_path / "a.yaml", every=EVERY, cells=cells))
     assert [cell.kind for cell in found.cells] == ["system", "system", "control"]
     assert found.cells[-1].test == ["ucf_crime", "xd_violence"]
@@ -54,7 +54,10 @@ def test_the_control_that_looks_at_pixels_is_tested_wherever_frames_are_judged(t
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"cells": [{"name": "a", "sed": [1]}]}, "a.yaml: a: sed unknown; claim, demo, fit, fit_set, machine, name"),
+        (
+            {"cells": [{"name": "a", "sed": [1]}]},
+            "a.yaml: a: sed unknown; checkpoints, claim, demo, fit, fit_set, machine, name",
+        ),
         ({"cells": [{"name": "a"}, {"name": "a"}]}, "a: every cell needs a name of its own"),
         (
             {"cells": [{"name": "a b"}, {"name": "a/b"}]},
@@ -67,11 +70,64 @@ def test_the_control_that_looks_at_pixels_is_tested_wherever_frames_are_judged(t
         ({"cells": [{"name": "a", "machine": "gpu"}]}, "no configs/machines/gpu.yaml; there are cpu, ddp, one_gpu"),
         ({"cells": [{"name": "a", "seeds": 3}]}, "seeds 3: lists are expected"),
         ({"cells": [{"name": "a", "test_set": {"ubnormal": {}}}]}, "test_set of ubnormal, which it is not tested on"),
+        ({"cells": [{"name": "a", "fit": None, "test": []}]}, "a.yaml: a: neither fitted nor tested"),
+        (
+            {"cells": [{"name": "a", "checkpoints": ["b"]}]},
+            r"checkpoints \['b'\]: {option: name of a cell} is expected",
+        ),
     ],
 )
 def test_a_file_with_a_fault_is_refused_by_name(tmp_path: Path, content: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_benchmark(write(tmp_path / "a.yaml", every=EVERY, **content))
+
+
+TAKES = {"name": "a", "checkpoints": {"model.ranker": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([TAKES], "a: checkpoints, model.ranker: b: no such cell; there are a"),
+        ([TAKES, {"name": "b", "fit": None}], "b: that cell fits nothing and has no checkpoint; name one with a fit"),
+        (
+            [{**TAKES, "seeds": [0, 3]}, {"name": "b"}],
+            r"b: that cell is not fitted with the seeds \[3\]; give both the",
+        ),
+        (
+            [TAKES, {"name": "b", "checkpoints": {"model.x": "a"}}],
+            "a needs b needs a: no fit of these can be the first",
+        ),
+        ([{**TAKES, "checkpoints": {"model.ranker": "a"}}], "a needs a: no fit of these can be the first"),
+        ([{**TAKES, "set": {"model.init_args.ranker": "c"}}, {"name": "b"}], "model.ranker is set as well; say one of"),
+        ([TAKES, {"name": "b", "only_real": True}], "model.ranker: b: the demo leaves it out"),
+    ],
+)
+def test_a_checkpoint_that_no_fit_will_give_is_refused(
+    tmp_path: Path, cells: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_benchmark(write(tmp_path / "a.yaml", every=EVERY, cells=cells, only_demo=True, controls=False))
+
+
+def test_a_step_needs_the_fits_of_its_seed_and_a_fitted_one_its_beginning_no_more(tmp_path: Path) -> None:
+    taken = {"model.ranker": "ranker", "model.start_from": "first"}
+    cells = [
+        {"name": "user", "seeds": [1], "checkpoints": taken},
+        {"name": "untrained", "seeds": [1], "fit": None, "checkpoints": taken},
+        {"name": "first", "seeds": [1, 2], "test": [], "checkpoints": {"model.ranker": "ranker"}},
+        {"name": "ranker", "seeds": [1, 2], "fit": "xd_violence", "test": []},
+    ]
+    found = read_benchmark(write(tmp_path / "a.yaml", every=EVERY, cells=cells, controls=False))
+    chains = {cell.name: list(steps_of(cell, Place(tmp_path)))[-1] for cell in found.cells}
+    fit, test = chains["user"]
+    needed = {option: (one.cell.name, one.seed, one.name, one.dataset) for option, one in fit.needs().items()}
+    ranker = ("ranker", 1, "fit", "xd_violence")
+    assert needed == {"model.ranker": ranker, "model.start_from": ("first", 1, "fit", "ucf_crime")}
+    assert [one.cell.name for one in test.needs().values()] == ["ranker"]
+    assert [one.cell.name for one in test.waits_for()] == ["ranker", "first"]
+    assert chains["untrained"][0].needs() == {**fit.needs()}
+    assert [step.name for step in chains["ranker"]] == ["fit"]
 
 
 def test_a_cell_must_say_what_it_is_fitted_on_even_if_nothing(tmp_path: Path) -> None:
@@ -128,8 +184,10 @@ def test_data_come_from_the_configs_a_folder_of_ones_own_or_the_rendered_world(t
 
     assert root(Place(tmp_path)) == "data/ucf_crime"
     assert root(Place(tmp_path, data=Path("/sets"))) == "/sets/ucf_crime"
-    demo = Step(cell, 0, "test", "ucf_crime", Place(tmp_path, world=Path("world")))
+    world = Place(tmp_path, world=Path("world"))
+    demo = Step(cell, 0, "test", "ucf_crime", world)
     assert demo.settings()["data.root"] == "world/ucf_crime"
+    assert [world.root(name, {}) for name in ("uca", "uca_probe")] == ["world/uca"] * 2  # rendered once
     assert demo.settings()["data.demo"] is True
 
 

@@ -11,6 +11,7 @@ import torch.multiprocessing
 from sklearn.metrics import top_k_accuracy_score
 
 from vigil.class_metrics import TopK
+from vigil.judging import class_numbers
 from vigil.types import Clip, Prediction, Video
 
 CATEGORIES = ["Arson", "Fighting", "Robbery", "Stealing", "Vandalism"]
@@ -54,7 +55,8 @@ def test_top_k_equals_scikit_learn_without_ties() -> None:
     score = np.concatenate([prediction.class_score for _, prediction in clips])
     expected = {f"top{k}": top_k_accuracy_score(true, score, k=k, labels=range(5)) for k in (1, 2, 3)}
     metric = feed(clips)
-    assert metric.compute() == pytest.approx(expected, abs=1e-12)
+    values = metric.compute()
+    assert {key: values[key] for key in expected} == pytest.approx(expected, abs=1e-12)
     assert metric.counts() == {name: true.count(index) for index, name in enumerate(CATEGORIES)}
 
 
@@ -67,6 +69,24 @@ def test_a_tie_counts_by_chance(score: list[float]) -> None:
     for k in (1, 2, 3):
         ranked = [np.lexsort((generator.random(5), -np.array(score)))[:k] for _ in range(2000)]
         assert values[f"top{k}"] == pytest.approx(np.mean([0 in best for best in ranked]), abs=0.04)
+
+
+def test_compute_gives_every_number_of_classes_and_the_scaled_ones_once_a_temperature_is_set() -> None:
+    clips = make_clips()
+    rows = sorted(
+        (VIDEOS_BY_NAME[name], *span, CATEGORIES.index(category), *score)
+        for clip, prediction in clips
+        for name, span, category, score in zip(
+            clip.video, clip.span.tolist(), clip.category, prediction.class_score.tolist(), strict=True
+        )
+    )
+    true, score = np.array([row[3] for row in rows]), np.array([row[4:] for row in rows], dtype=np.float32)
+    video = [VIDEOS[row[0]].name for row in rows]
+    metric = feed(clips)
+    assert metric.compute() == class_numbers(true, score, video)
+    metric.temperature = 3.0
+    assert metric.compute() == class_numbers(true, score, video, 3.0)
+    assert "class_nll_scaled" in metric.compute()
 
 
 def test_repeats_count_once_in_any_order() -> None:
@@ -93,7 +113,8 @@ def test_a_span_that_stands_for_two_samples_counts_twice() -> None:
 def test_of_two_categories_only_the_first_rank_says_anything() -> None:
     metric = TopK([Video("a")], CATEGORIES[:2])
     metric.update(*one_clip([0.1, 0.4]))
-    assert metric.compute() == {"top1": 0.0}
+    assert {key for key in metric.compute() if key.startswith("top")} == {"top1", "top1_low", "top1_high"}
+    assert metric.compute()["top1"] == 0
 
 
 def test_what_cannot_be_judged_is_refused() -> None:

@@ -12,6 +12,7 @@ LIGHT = (  # they start at once
     *("types", "features", "curves", "statistics", "event_map", "runs", "uca_keywords", "ground_truth", "reading_file"),
     *("judging", "stored", "protocol", "provenance", "controls", "results", "submission", "tables", "cells", "records"),
     *("staleness", "runner", "runner_view", "launchers", "claims", "measured", "comparison", "wording"),
+    *("calibration", "captions", "caption_table", "columns"),
     *(file.stem for file in sorted((ROOT / "vigil").glob("annotation*.py"))),
     *(file.stem for file in sorted((ROOT / "vigil").glob("leaderboard*.py"))),
 )

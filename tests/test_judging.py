@@ -12,14 +12,24 @@ import torch
 from sklearn.metrics import (
     auc,
     average_precision_score,
+    log_loss,
     precision_recall_curve,
     roc_auc_score,
     top_k_accuracy_score,
 )
-from torchmetrics.functional.classification import binary_calibration_error
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
+from vigil.calibration import BINS
 from vigil.curves import Curve
-from vigil.judging import BINS, calibration, event_numbers, frame_numbers, reliability, top_k
+from vigil.judging import (
+    calibration,
+    class_numbers,
+    class_reliability,
+    event_numbers,
+    frame_numbers,
+    reliability,
+    top_k,
+)
 from vigil.types import Video
 
 CATEGORIES = ["Abuse", "Fighting+Shooting", "Shooting", None, None, "Abuse", "Normal", "Fighting", ""]
@@ -230,10 +240,11 @@ def test_a_score_on_the_edge_of_a_bin_lies_in_the_lower_one_as_in_the_equation()
         index = next(k for k in range(15) if Fraction(value) <= steps[k + 1])  # (k/15, (k+1)/15], and 0 in the first
         bins.setdefault(index, []).append((value, int(t < video.anomalies[0][1])))
     found = reliability([video], [curve])
-    assert found["frames"] == [len(bins[k]) for k in sorted(bins)]
+    assert found.number == sorted(bins)
+    assert found.size == [len(bins[k]) for k in sorted(bins)]
     for k, index in enumerate(sorted(bins)):
-        assert found["score"][k] == pytest.approx(np.mean([value for value, _ in bins[index]]), abs=1e-12)
-        assert found["anomalous"][k] == pytest.approx(np.mean([label for _, label in bins[index]]), abs=1e-12)
+        assert found.score[k] == pytest.approx(np.mean([value for value, _ in bins[index]]), abs=1e-12)
+        assert found.share[k] == pytest.approx(np.mean([label for _, label in bins[index]]), abs=1e-12)
     gap = sum(abs(sum(value - label for value, label in part)) for part in bins.values())
     assert calibration([video], [curve])["ece"] == pytest.approx(gap / (2 * len(score)), abs=1e-12)
 
@@ -241,9 +252,9 @@ def test_a_score_on_the_edge_of_a_bin_lies_in_the_lower_one_as_in_the_equation()
 def test_a_reliability_diagram_has_only_bins_that_hold_frames() -> None:
     video = Video("a", None, 10, 25.0, 1, None, [(0, 4)])
     found = reliability([video], [Curve(np.array([0, 3, 10]), np.array([0.99, 0.01], dtype=np.float32))])
-    assert found["frames"] == [7, 3]
-    assert found["score"] == pytest.approx([0.01, 0.99])
-    assert found["anomalous"] == pytest.approx([1 / 7, 1])
+    assert (found.number, found.size) == ([0, 14], [7, 3])
+    assert found.score == pytest.approx([0.01, 0.99])
+    assert found.share == pytest.approx([1 / 7, 1])
 
 
 def test_top_k_is_scikit_learns_and_a_tie_counts_as_if_broken_at_random() -> None:
@@ -261,6 +272,93 @@ def test_top_k_is_scikit_learns_and_a_tie_counts_as_if_broken_at_random() -> Non
             hits.append(np.mean([own in best for best in orders]))
         assert top_k(true, tied)[f"top{k}"] == pytest.approx(np.mean(hits), abs=1e-12)
     assert top_k(np.array([0]), np.array([[0.1, 0.4]])) == {"top1": 0.0}
+
+
+def make_classes(n_samples: int = 90, n_classes: int = 6) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Categories, log-likelihoods that know something of them, and videos of one to a dozen samples."""
+    generator = np.random.default_rng(0)
+    true = generator.integers(0, n_classes, n_samples)
+    score = generator.normal(scale=2, size=(n_samples, n_classes)) - 7
+    score[np.arange(n_samples), true] += 1.5
+    return true, score.astype(np.float32), [f"v{number}" for number in np.sort(generator.integers(0, 20, n_samples))]
+
+
+def by_loop(true: np.ndarray, score: np.ndarray, temperature: float) -> tuple[float, float, float]:
+    """Calibration error in 15 bins, negative log-likelihood and entropy, sample by sample."""
+    bins, likelihood, entropy = [[] for _ in range(15)], [], []
+    for own, row in zip(true.tolist(), score.tolist(), strict=True):
+        weight = [2.718281828459045 ** (value / temperature) for value in row]
+        chance = [value / sum(weight) for value in weight]
+        best = max(range(len(row)), key=chance.__getitem__)
+        index = next(k for k in range(15) if chance[best] <= (k + 1) / 15)
+        bins[index].append((chance[best], best == own))
+        likelihood.append(-np.log(chance[own]))
+        entropy.append(-sum(p * np.log(p) for p in chance))
+    gap = sum(abs(sum(p for p, _ in part) - sum(hit for _, hit in part)) for part in bins)
+    return gap / len(true), float(np.mean(likelihood)), float(np.mean(entropy))
+
+
+def test_numbers_of_classes_are_those_of_a_loop_before_and_after_scaling() -> None:
+    true, score, video = make_classes()
+    values = class_numbers(true, score, video, temperature=2.5)
+    assert [values[key] for key in ("class_ece", "class_nll", "class_entropy")] == pytest.approx(
+        by_loop(true, score, 1.0)
+    )
+    assert [values["class_ece_scaled"], values["class_nll_scaled"]] == pytest.approx(by_loop(true, score, 2.5)[:2])
+    assert values["class_ece"] != pytest.approx(values["class_ece_scaled"], abs=0.05)
+    without = class_numbers(true, score, video)
+    assert without == {key: value for key, value in values.items() if not key.endswith("_scaled")}
+
+
+def test_numbers_of_classes_are_those_of_torchmetrics_and_scikit_learn() -> None:
+    true, score, video = make_classes()
+    chance = torch.from_numpy(score).double().softmax(-1)
+    values = class_numbers(true, score, video)
+    expected = multiclass_calibration_error(chance, torch.from_numpy(true), num_classes=6, n_bins=15, norm="l1")
+    assert values["class_ece"] == pytest.approx(expected.item(), abs=1e-6)
+    assert values["class_nll"] == pytest.approx(log_loss(true, chance.numpy(), labels=range(6)), abs=1e-12)
+
+
+def test_top_k_comes_with_an_interval_over_videos_and_what_three_answers_gain_over_one() -> None:
+    true, score, video = make_classes()
+    values = class_numbers(true, score, video)
+    for key, value in top_k(true, score).items():
+        assert values[key] == pytest.approx(value, abs=1e-12)
+        assert values[f"{key}_low"] < value < values[f"{key}_high"]
+    assert values["top_expansion"] == values["top3"] - values["top1"] > 0
+    alone = class_numbers(true, score, [f"v{number}" for number in range(len(true))])
+    assert alone["top1_low"] != values["top1_low"]  # samples of one video are drawn together
+    two = class_numbers(np.array([0, 1]), np.array([[0.1, 0.4], [0.1, 0.4]]), ["a", "b"])
+    assert two["top1"] == 0.5
+    assert "top_expansion" not in two
+
+
+def test_equal_scores_are_as_sure_as_they_are_right() -> None:
+    values = class_numbers(np.arange(6), np.full((6, 6), -3.0, dtype=np.float32), ["a"] * 6)
+    assert values["class_ece"] == pytest.approx(0, abs=1e-12)
+    assert values["class_nll"] == values["class_entropy"] == pytest.approx(np.log(6))
+    assert values["top1"] == pytest.approx(1 / 6)
+
+
+def test_likelihoods_far_apart_lose_nothing_to_rounding() -> None:
+    values = class_numbers(np.array([1, 0]), np.array([[0.0, -5e4], [-9e4, -1e5]], dtype=np.float32), ["a", "b"])
+    assert values["class_nll"] == pytest.approx(2.5e4)
+    assert values["class_entropy"] == 0
+    assert values["class_ece"] == pytest.approx(0.5)
+
+
+def test_a_temperature_moves_confidence_and_leaves_who_is_right() -> None:
+    true, score, _ = make_classes()
+    before, after = class_reliability(true, score), class_reliability(true, score, 4.0)
+    assert sum(before.size) == sum(after.size) == len(true)
+    right = [sum(size * share for size, share in zip(bins.size, bins.share, strict=True)) for bins in (before, after)]
+    assert right == pytest.approx([len(true) * top_k(true, score)["top1"]] * 2)
+    assert max(after.number) < max(before.number)
+
+
+def test_without_a_sample_there_is_no_number() -> None:
+    with pytest.raises(ValueError, match=r"values \(0,\) of 0 groups"):
+        class_numbers(np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32), [])
 
 
 def test_videos_whose_truth_is_unknown_are_named() -> None:

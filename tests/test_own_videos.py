@@ -139,6 +139,44 @@ def pictures(tmp_path: Path) -> tuple[list[bytes], Path]:
     return ts_pictures(tmp_path / "film.ts"), tmp_path / "film.ts"
 
 
+EVENTS = """\
+model: {class_path: tests.reading_systems.EventLayers}
+trainer: {accelerator: cpu, devices: 1, enable_progress_bar: false, logger: false}
+"""
+
+
+def test_a_system_that_describes_events_is_shown_every_video_in_stretches(some: Path) -> None:
+    (some / "system.yaml").write_text(EVENTS)
+    folder = predict("--data.videos=videos", "--data.fps=20")
+    found: dict[str, list[tuple[int, int]]] = {}
+    for row in rows(folder / "captions.csv"):
+        assert row["caption"].startswith("class ")
+        assert row["reference"] == ""
+        found.setdefault(row["video"], []).append((int(row["first_frame"]), int(row["end_frame"])))
+    # half a second each: 10 frames of the images, and of 25 frames per second 12, 25, 37.5, …
+    assert found == {
+        "images": [(0, 10), (10, 12)], "b": [(0, 12), (12, 21)], "c": [(0, 12), (12, 22)],
+        "other-a.mp4": [(0, 12), (12, 23)], "videos-a.mp4": [(0, 12), (12, 20)],
+    }  # fmt: skip
+    assert not (folder / "scores.csv").exists()
+
+
+def test_a_video_without_a_rate_cannot_be_shown_in_seconds(some: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (some / "system.yaml").write_text(EVENTS)
+    with pytest.raises(SystemExit):
+        predict("--data.videos=videos")
+    said = capsys.readouterr().err
+    assert "images is to be described in stretches of 0.5 s, but has no frames per second; set data.init_args" in said
+
+
+def test_a_stream_refuses_a_system_that_describes_events(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "system.yaml").write_text(EVENTS)
+    with pytest.raises(SystemExit) as stop:
+        predict("--data.follow=tcp://127.0.0.1:9")
+    assert stop.value.code == 1
+    assert "EventLayers describes stretches of 0.5 s that are there as a whole, a stream" in capsys.readouterr().err
+
+
 WAIT = ("--data.patience_s=0.7", "--data.stall_s=5")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tests.finished_tests import facts_of, made
+from datamodules.demo import write_ucf_crime
+from tests.finished_tests import CPU, command, facts_of, made
 from vigil.annotations import UCF_CRIME_CATEGORIES
 from vigil.cells import Cell, Place, Step
 from vigil.controls import CONTROLS
@@ -258,7 +260,10 @@ def test_a_test_of_events_has_a_row_and_chance_as_its_control(
 ) -> None:
     keep_result("demo", step_of(made(tmp_path_factory, "classes"), tmp_path, "tiny_events"))
     (row,) = collect(tmp_path, [tmp_path / "cells/a_cell/seed_0/run"])
-    assert {"top1", "top2", "top3"} == {key for key in row if METRIC.fullmatch(key)}
+    assert {key for key in row if METRIC.fullmatch(key)} == {
+        *(f"top{k}{end}" for k in (1, 2, 3) for end in ("", "_low", "_high")),
+        *("top_expansion", "class_ece", "class_nll", "class_entropy"),
+    }
     assert (row["dataset"], row["main_metric"]) == ("UCA", "top1")
     write_measured(tmp_path / "measured.csv", [{**row, "folder": "run"}])
     assert read_measured(tmp_path / "measured.csv")[0].metrics["top3"] == row["top3"]
@@ -266,7 +271,28 @@ def test_a_test_of_events_has_a_row_and_chance_as_its_control(
     n_classes = len(UCF_CRIME_CATEGORIES)
     assert [chance[f"top{k}"] for k in (1, 2, 3)] == pytest.approx([k / n_classes for k in (1, 2, 3)], abs=1e-12)
     assert (chance["kind"], chance["cell"], chance["test"]) == ("control", "chance", row["test"])
+    assert chance["class_nll"] == pytest.approx(math.log(n_classes), abs=1e-12)
     assert differences(chance, tmp_path) == []
+
+
+def test_a_test_of_captions_has_a_row_that_its_files_give_again(tmp_path: Path) -> None:
+    write_ucf_crime(tmp_path / "world", size="tiny")
+    data = ("--data=Uca", f"--data.root={tmp_path / 'world'}")
+    folder = command(tmp_path, "test", *CPU, "--model=tests.test_caption_writer.Telling", *data)
+    keep_result("demo", step_of(folder, tmp_path, "tiny_events"))
+    (row,) = collect(tmp_path, [tmp_path / "cells/a_cell/seed_0/run"])
+    assert {key for key in row if METRIC.fullmatch(key)} == {
+        *("caption_sbert", "caption_sbert_low", "caption_sbert_high", "caption_distinct1", "caption_distinct2"),
+        "caption_template",
+    }
+    assert (row["dataset"], row["main_metric"]) == ("UCA", "caption_sbert")
+    write_measured(tmp_path / "measured.csv", [row])
+    assert read_measured(tmp_path / "measured.csv")[0].metrics["caption_sbert"] == row["caption_sbert"]
+    assert differences(row, tmp_path) == []
+    file = tmp_path / row["folder"] / "captions.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[:-1]) + "\n")
+    assert "caption_sbert is" in differences(row, tmp_path)[0]
 
 
 def test_controls_are_judged_once_for_each_protocol(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

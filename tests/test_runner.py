@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark import main
+from benchmark import main, opened, parse
 from tests.tiny_videos import write_tiny_video
 from tests.worlds import ROOT, write_feature_world
-from vigil.cells import Place, read_benchmark
-from vigil.records import plan
+from vigil.cells import Place, read_benchmark, steps_of
+from vigil.records import commands_of, plan
 from vigil.runner import alone, explained, last_lines
 
 RANKER = {"model.encoder": None, "model.feature_width": 16, "model.batch_size": 4, "model.hidden": [32, 8]}
@@ -282,6 +282,76 @@ def test_jobs_of_submitit_do_as_processes_do(world: Path, tmp_path: Path, monkey
     }  # fmt: skip
     assert all(record["job"].startswith("job ") for record in found.values())
     assert "AUROC" in (tmp_path / "out/cells/one/seed_0/log.txt").read_text().upper()
+
+
+@pytest.fixture(scope="module")
+def taken(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, int]:
+    """A run of cells that take one another's checkpoints, one of whose fits fails: file, folder, status."""
+    folder = tmp_path_factory.mktemp("taken")
+    cells: list[dict[str, Any]] = [
+        {"name": "user", "checkpoints": {"model.start_from": "base", "model.weights": "base"}},
+        {"name": "of broken", "checkpoints": {"model.start_from": "broken"}},
+        {"name": "broken", "test": [], "set": {"model.hidden": [10**14, 8]}},
+        {"name": "base", "test": []},
+    ]
+    file, out = write_file(folder / "a.yaml", world, cells), folder / "out"
+    return file, out, main(["run", str(file), "--out", str(out), "--jobs", "2"])
+
+
+def test_a_cell_waits_for_the_fit_whose_checkpoint_it_takes(taken: tuple[Path, Path, int]) -> None:
+    file, out, _ = taken
+    found = records(out)
+    assert {name: record["state"] for name, record in found.items()} == {
+        "base/fit": "done", "broken/fit": "failed", "user/fit": "done", "user/test_ucf_crime": "done",
+    }  # fmt: skip
+    assert found["base/fit"]["finished"] < found["user/fit"]["started"]
+    assert found["broken/fit"]["started"] < found["base/fit"]["finished"]  # others go on beside one that waits
+    checkpoint = str(out / "cells" / "base" / "seed_0" / found["base/fit"]["result"])
+    fit, test = (found[f"user/{name}"]["command"] for name in ("fit", "test_ucf_crime"))
+    assert fit[-4:] == ["--model.start_from", checkpoint, "--model.weights", checkpoint]
+    assert test[-4:-2] == ["--ckpt_path", str(out / "cells" / "user" / "seed_0" / found["user/fit"]["result"])]
+    assert test[-2:] == ["--model.weights", checkpoint]  # what it began with is in its own checkpoint
+    (cell,) = [cell for cell in read_benchmark(file).cells if cell.name == "user"]
+    tested = next(steps_of(cell, Place(out)))[-1]
+    assert commands_of(tested) == [found["base/fit"]["command"], fit, test]
+
+
+def test_a_cell_whose_checkpoint_failed_is_not_run_and_says_so(taken: tuple[Path, Path, int]) -> None:
+    file, out, status = taken
+    assert status == 1
+    assert states(file, out)["of_broken/fit"] == ("not run", "waits for the fit of broken (failed)")
+    assert "of broken on test ucf_crime, seed 0: not run: waits for the fit" in (out / "leaderboard.md").read_text()
+    assert not (out / "cells" / "of_broken").exists()
+
+
+def test_a_stale_fit_makes_those_stale_that_take_its_checkpoint(taken: tuple[Path, Path, int], tmp_path: Path) -> None:
+    file, out, _ = taken
+    assert [state for state, _ in states(file, out).values()].count("done") == 3
+    content = yaml.safe_load(file.read_text())
+    content["cells"][-1]["set"] = {"model.dropout": 0.1}
+    other = tmp_path / "a.yaml"
+    other.write_text(yaml.safe_dump(content))
+    found = states(other, out)
+    assert found["user/fit"] == ("stale", "waits for the fit of base (stale)")
+    assert found["user/test ucf_crime"][0] == "stale"
+    checkpoint = out / "cells" / "base" / "seed_0" / records(out)["base/fit"]["result"]
+    before = checkpoint.stat()
+    try:
+        os.utime(checkpoint, ns=(1, 1))  # fitted again
+        found = states(file, out)
+        assert found["base/fit"][0] == "done"
+        assert found["user/fit"] == ("stale", "weights: model.start_from changed, model.weights changed")
+        assert found["user/test ucf_crime"] == ("stale", "weights: model.weights changed")
+    finally:
+        os.utime(checkpoint, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_cell_alone_brings_the_fits_with_it_that_it_needs(taken: tuple[Path, Path, int]) -> None:
+    file, out, _ = taken
+    found, place = opened(parse(["plan", str(file), "--out", str(out), "--only", "user", "--tests", "ucf_crime"]))
+    steps = [one.step for chain in plan(found.cells, place, 0) for one in chain]
+    names = [f"{step.cell.name}: {step.name}" for step in steps]
+    assert names == ["user: fit", "user: test ucf_crime", "base: fit"]
 
 
 def test_two_runners_do_not_share_a_folder(tmp_path: Path) -> None:

@@ -352,6 +352,78 @@ def test_what_was_scored_is_on_disk_before_a_metric_that_failed_is_raised(world:
     assert json.loads((tmp_path / "test" / "metrics.json").read_text())["metrics"] == {}
 
 
+def test_class_scores_leave_a_reliability_diagram_and_no_word_of_curves(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = made(tmp_path_factory, "classes").parents[2] / "world"
+    model = TinyEvents()
+    data = Uca(str(root), task="probe", num_workers=0)
+    data.watch(model)
+    trainer = make_trainer(tmp_path, [ScoreWriter(tmp_path / "test")])
+    trainer.logger = TensorBoardLogger(tmp_path, name="", version="")
+    trainer.test(model, datamodule=data, verbose=False)
+    assert Image.open(tmp_path / "test" / "reliability.png").size == (400, 460)
+    assert EventAccumulator(str(tmp_path)).Reload().Tags()["images"] == ["reliability"]
+    assert {file.name for file in (tmp_path / "test").iterdir()} == {
+        *("metrics.json", "class_scores.csv", "reliability.png")
+    }
+    told = capsys.readouterr().out
+    assert f"Results: {tmp_path / 'test'}" in told.replace("\n", "")
+    assert "curves" not in told
+
+
+class Describing(TinyEvents):
+    """Says of every event the same."""
+
+    scores_frames = False
+
+    def predict(self, clip: Clip) -> Prediction:
+        return Prediction(caption=["A street."] * len(clip.video))
+
+
+class Counting(Metric):
+    """How many captions there are, of the videos that it knows."""
+
+    def __init__(self, videos: list[Video]) -> None:
+        super().__init__()
+        self.videos = videos
+        self.add_state("count", default=torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, clip: Clip, prediction: Prediction) -> None:
+        """Count them."""
+        self.count += len(prediction.caption)
+
+    def compute(self) -> dict[str, float]:
+        return {"caption_count": float(self.count)}
+
+
+class Described(Uca):
+    """Events of which only what is said is judged."""
+
+    def metrics(self, split: str = "test") -> dict[str, Metric]:
+        return {"count": Counting(self.known(split))}
+
+
+def test_a_test_of_captions_alone_leaves_its_numbers_and_protocol(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = made(tmp_path_factory, "classes").parents[2] / "world"
+    model = Describing()
+    data = Described(str(root), num_workers=0)
+    data.watch(model)
+    trainer = make_trainer(tmp_path, [ScoreWriter(tmp_path / "test")])
+    trainer.test(model, datamodule=data, verbose=False)
+    assert {file.name for file in (tmp_path / "test").iterdir()} == {"metrics.json"}
+    facts = json.loads((tmp_path / "test" / "metrics.json").read_text())
+    assert facts["metrics"] == {"caption_count": len(data.events("test"))}
+    assert facts["temperature"] is facts["threshold"] is None
+    assert facts["protocol"]["judged"]["level"] == "event"
+    assert "ground_truth" not in facts["protocol"]["judged"]
+    told = capsys.readouterr().out
+    assert "curves" not in told
+    assert "caption_count" in told
+
+
 def test_class_scores_are_on_disk_before_a_metric_that_failed_is_raised(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.worlds import ROOT
 from vigil import staleness
 from vigil.cells import Cell, Place, Step
+from vigil.records import write_record
 from vigil.staleness import code_of, download_gb, fingerprint, folder_digest, look_again, missing_weights, why_stale
 
 
@@ -126,3 +127,20 @@ def test_weights_that_are_neither_here_nor_in_the_cache_are_missing(
     assert missing_weights(wanted) == {}
     assert missing_weights({"model.backbone": "weights/demo_mllm"}) == {}
     assert "deit_small" in missing_weights({"model.encoder": "deit_small", "model.weights": "pretrained"})
+
+
+def test_a_checkpoint_of_another_cell_is_known_by_its_file_and_what_its_fit_was_run_with(tmp_path: Path) -> None:
+    ranker = step(tmp_path)
+    cell = Cell("b", "mil_ranker", None, ["ucf_crime"], fits={"model.ranker": ranker.cell})
+    user = Step(cell, 0, "test", "ucf_crime", ranker.place)
+    seen = [fingerprint(user)["weights"]["model.ranker"]]
+    checkpoint = ranker.folder / "last.ckpt"
+    for content, dropout in (("one", 0.1), ("one, longer", 0.1), ("one, longer", 0.2)):
+        found = fingerprint(step(tmp_path, **{"model.dropout": dropout}))
+        write_record(ranker.record, {"state": "done", "result": "last.ckpt", "fingerprint": found})
+        checkpoint.write_text(content)
+        os.utime(checkpoint, ns=(1, 1))
+        seen.append(fingerprint(user)["weights"]["model.ranker"])
+    assert seen[0] == "not fitted"
+    assert len(set(seen)) == 4
+    assert fingerprint(user)["weights"]["model.ranker"] == seen[-1]

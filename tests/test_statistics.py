@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from vigil.statistics import BLOCK, Runs, bootstrap, draw_videos, paired, resample, spread
+from vigil.statistics import BLOCK, Runs, bootstrap, bootstrap_mean, draw_videos, paired, resample, spread
 
 
 def random_runs(seed: int, n_videos: int = 12, n_runs: int = 60, levels: int = 10**6, skill: float = 0.0) -> Runs:
@@ -149,3 +149,49 @@ def test_spread_is_the_sample_standard_deviation() -> None:
     assert spread([4.0]) == (4.0, None)
     with pytest.raises(ValueError, match="no value"):
         spread([])
+
+
+# means of samples
+
+
+def test_the_mean_of_samples_has_the_interval_of_their_groups_drawn_anew() -> None:
+    generator = np.random.default_rng(1)
+    group = [f"video {number}" for number in generator.integers(0, 9, 60)]
+    value = generator.normal(size=60)
+    found = bootstrap_mean(value, group, resamples=201, seed=7)
+    names = sorted(set(group))
+    once = np.ones(len(names), dtype=int)
+    means = []
+    for row in draw_videos(once, once, resamples=201, seed=7):
+        drawn = [one for name, times in zip(names, row, strict=True) for _ in range(times)
+                 for one, of in zip(value, group, strict=True) if of == name]  # fmt: skip
+        means.append(sum(drawn) / len(drawn))
+    means.sort()
+    assert found.value == pytest.approx(value.mean(), abs=1e-15)
+    assert (found.low, found.high) == pytest.approx((means[5], means[195]), abs=1e-12)
+
+
+def test_the_order_of_samples_does_not_move_a_bit() -> None:
+    generator = np.random.default_rng(0)
+    value, group = generator.normal(size=500), generator.integers(0, 40, 500)
+    order = generator.permutation(500)
+    assert bootstrap_mean(value, group.tolist()) == bootstrap_mean(value[order], group[order].tolist())
+
+
+def test_samples_that_agree_within_a_group_are_worth_less_than_their_number() -> None:
+    level = np.repeat(np.random.default_rng(0).normal(size=20), 10)
+    alone = bootstrap_mean(level, list(range(200)))
+    grouped = bootstrap_mean(level, np.repeat(np.arange(20), 10).tolist())
+    assert grouped.value == alone.value
+    assert grouped.high - grouped.low > 2.5 * (alone.high - alone.low)
+
+
+def test_one_group_alone_says_nothing_of_the_spread() -> None:
+    found = bootstrap_mean(np.array([0.0, 1.0]), ["a", "a"])
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(("value", "group"), [([], []), ([1.0], ["a", "b"]), ([1.0, float("nan")], ["a", "b"])])
+def test_samples_that_have_no_mean_are_refused(value: list[float], group: list[str]) -> None:
+    with pytest.raises(ValueError, match="a finite value and its group"):
+        bootstrap_mean(np.array(value), group)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
 
-from tests.finished_tests import HELD_OUT, facts_of, made
+from datamodules.demo import write_ucf_crime
+from tests.finished_tests import CPU, HELD_OUT, command, facts_of, made
 from tests.worlds import ROOT
 from vigil.curves import Curve, expand
 from vigil.stored import (
@@ -39,7 +40,7 @@ HEADER = "video,first_frame,end_frame,score\n"
 def numbers_again(folder: Path) -> dict[str, float]:
     facts = facts_of(folder)
     held = facts["protocol"]["judged"].get("hold_out") or ()
-    return numbers(folder, facts["gated_at"], facts["threshold"], held)
+    return numbers(folder, facts["gated_at"], facts["threshold"], held, facts.get("temperature"))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def numbers_again(folder: Path) -> dict[str, float]:
         ("vadclip", {"frame_auroc", "frame_auroc_refined"}),
         ("rtfm", {"frame_auroc", "frame_auroc_refined"}),
         ("pixels", {"pixel_auroc", "pixel_ap", "rbdc", "tbdc", "frame_auroc"}),
-        ("classes", {"top1", "top2", "top3"}),
+        ("classes", {"top1", "top2", "top3", "top1_low", "top_expansion", "class_ece", "class_nll", "class_entropy"}),
     ],
 )
 def test_the_files_of_a_test_give_every_one_of_its_numbers_bit_for_bit(
@@ -111,12 +112,41 @@ def test_scores_and_truth_of_a_test_agree_with_scikit_learn_on_the_axis_of_the_c
 
 def test_class_scores_of_a_test_give_scikit_learns_top_k(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = made(tmp_path_factory, "classes")
-    categories, true, score = read_class_scores(folder / "class_scores.csv")
+    categories, _, true, score = read_class_scores(folder / "class_scores.csv")
     assert len(categories) == score.shape[1] == 13
     values = facts_of(folder)["metrics"]
     for k in (1, 2, 3):
         expected = top_k_accuracy_score(true, score, k=k, labels=range(13))
         assert values[f"top{k}"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_captions_of_a_test_give_every_number_that_needs_no_embedding(tmp_path: Path) -> None:
+    write_ucf_crime(tmp_path / "world", size="tiny")
+    data = ("--data=Uca", f"--data.root={tmp_path / 'world'}", "--data.task=captions")
+    folder = command(tmp_path, "test", *CPU, "--model=tests.test_caption_writer.Telling", *data)
+    said = facts_of(folder)["metrics"]
+    assert {key for key in said if key.startswith("caption_sbert")} == {
+        "caption_sbert", "caption_sbert_low", "caption_sbert_high"
+    }  # fmt: skip
+    embedded = {"caption_self_similarity", "reference_self_similarity"}
+    found = numbers(folder)
+    assert found == {key: value for key, value in said.items() if key not in embedded}
+    assert found.keys() == said.keys() - embedded
+    assert facts_of(folder)["main_metric"] in found
+    (folder / "captions.csv").unlink()
+    assert numbers(folder) == {}
+
+
+def test_a_temperature_gives_the_numbers_of_scaled_class_scores(tmp_path: Path) -> None:
+    score = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    samples = [(f"v{i % 7}", i, i + 1, "wxyz"[i % 4], row.tolist()) for i, row in enumerate(score)]
+    write_class_scores(tmp_path / "class_scores.csv", list("wxyz"), samples)
+    plain, scaled = numbers(tmp_path), numbers(tmp_path, temperature=2.0)
+    assert scaled.keys() - plain.keys() == {"class_ece_scaled", "class_nll_scaled"}
+    halved = [(*sample, (row / 2).tolist()) for (*sample, _), row in zip(samples, score, strict=True)]
+    write_class_scores(tmp_path / "class_scores.csv", list("wxyz"), halved)
+    assert scaled["class_nll_scaled"] == pytest.approx(numbers(tmp_path)["class_nll"], abs=1e-12)
+    assert {key: scaled[key] for key in plain} == plain
 
 
 # what is written is what is read
@@ -151,10 +181,12 @@ def test_scores_come_back_as_they_were_to_the_last_bit(tmp_path: Path) -> None:
 
 def test_class_scores_come_back_as_they_were(tmp_path: Path) -> None:
     score = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
-    samples = [("a,b", 0, 9, name, row.tolist()) for name, row in zip("xyx", score, strict=True)]
+    videos = ["a,b", "c", "a,b"]
+    samples = [(video, 0, 9, name, row.tolist()) for video, name, row in zip(videos, "xyx", score, strict=True)]
     write_class_scores(tmp_path / "class_scores.csv", ["x", "y"], samples)
-    categories, true, found = read_class_scores(tmp_path / "class_scores.csv")
+    categories, of_video, true, found = read_class_scores(tmp_path / "class_scores.csv")
     assert categories == ["x", "y"]
+    assert of_video == videos
     assert true.tolist() == [0, 1, 0]
     assert found.dtype == np.float32
     assert np.array_equal(found, score)
@@ -239,7 +271,7 @@ def test_rows_may_come_in_any_order_with_any_line_ends_and_a_byte_order_mark(tmp
         (GOOD.replace("b,0,30,0.2\n", ""), r"no scores of 1 of 3 videos: b; score every video of the test"),
         (HEADER, r"no scores of 3 of 3 videos: a, b, c; score every video"),
         (GOOD.replace("b,", "B.mp4,"), r", line 4: 'B\.mp4' is none of the 3 videos to be judged"),
-        (GOOD.replace("0.2", "nan"), r", line 4: the score 'nan' is no finite number; give every frame one"),
+        (GOOD.replace("0.2", "nan"), r", line 4: the score 'nan' is no finite number; give every row one"),
         (GOOD.replace("0.2", "-inf"), r", line 4: the score '-inf' is no finite number"),
         (GOOD.replace("0.2", "1e999"), r", line 4: the score '1e999' is no finite number"),
         (GOOD.replace("0.2", "high"), r", line 4: the score 'high' is no finite number"),

@@ -197,3 +197,58 @@ def test_a_readme_whose_table_is_not_that_of_the_results_is_told(done: Step, pro
     value = read(measured)[0]["frame_auroc"]
     measured.write_text(measured.read_text().replace(value, "0.123456", 1))
     assert len(tables.readme_differs()) == 1
+
+
+UCA: dict[str, Any] = {"dataset": "UCA", "demo": 1, "table": "demo", "system": "prompting", "kind": "system"}
+SAID = "video,first_frame,end_frame,caption,reference,similarity\nAbuse001_x264,30,90,{},A man falls.,0.25\n"
+
+
+def described(out: Path, cell: str, caption: str, seed: int = 0, **judged: Any) -> Planned:
+    """A finished test on UCA's captions, of one event."""
+    step = Step(Cell(cell, "prompting", None, ["uca"]), seed, "test", "uca", Place(out))
+    protocol = {"judged": {"dataset": "Uca", "task": "captions", "videos": 1, **judged}, "stated": {}}
+    row = {**UCA, "cell": cell, "fit": "", "test": "uca", "seed": seed, "supervision": "zero-shot", "claim": ""}
+    row |= {"main_metric": "caption_sbert", "caption_sbert": 0.25, "caption_sbert_low": 0.125}
+    row |= {"caption_sbert_high": 0.5, "caption_distinct2": 1.0, "caption_template": 0.75}
+    folder = step.folder / "run"
+    folder.mkdir(parents=True)
+    (folder / "row.json").write_text(json.dumps([{**row, "protocol": protocol, "command": "lightning test"}]))
+    (folder / "captions.csv").write_text(SAID.format(caption))
+    step.record.write_text(json.dumps({"state": DONE, "result": "run"}))
+    return planned(step)
+
+
+def test_what_systems_say_of_the_same_events_stands_beside_one_another(tmp_path: Path) -> None:
+    chains = [[described(tmp_path, "one", "He falls.")], [described(tmp_path, "two", "A door opens.")]]
+    chains += [
+        [described(tmp_path, "one", "Nothing.", seed=1)],
+        [described(tmp_path, "three", "Rain.", text="neutral")],
+    ]
+    text = tables.write_tables(Place(tmp_path), chains, [])
+    assert f"What the systems say of the same events: {tmp_path / 'captions.md'}" in text
+    first, second = (tmp_path / "captions.md").read_text().split("### UCA, demo copy\n")[1:]
+    assert ("He falls." in first, "A door opens." in first, "Nothing." in first) == (True, True, False)
+    assert "A man falls." in first
+    assert ("Rain." in first, "Rain." in second) == (False, True)  # another text is another question
+    assert "captions.md" not in tables.write_tables(Place(tmp_path), [[planned(chains[0][0].step, FAILED)]], [])
+    assert not (tmp_path / "captions.md").exists()
+
+
+def test_captions_and_the_closed_set_question_are_two_tables_of_uca_with_their_numbers(
+    tmp_path: Path, project: Path
+) -> None:
+    captioned = described(tmp_path, "one", "He falls.").step.folder / "run" / "row.json"
+    (row,) = json.loads(captioned.read_text())
+    asked = {key: value for key, value in row.items() if not key.startswith("caption_")}
+    asked |= {"test": "uca_probe", "main_metric": "top1", "top1": 0.375, "top1_low": 0.25, "top1_high": 0.5}
+    asked |= {"top2": 0.5, "top3": 0.75, "top_expansion": 0.375, "class_ece": 0.125, "class_ece_scaled": 0.0625}
+    asked["protocol"] = {"judged": {**row["protocol"]["judged"], "task": "probe"}, "stated": {}}
+    tables.write_measured(project / "results" / "measured.csv", [{**one, "folder": "stored/a"} for one in (row, asked)])
+    (project / "README.md").write_text(README.replace("demo -->", "demo on UCA -->"))
+    text = tables._with_tables((project / "README.md").read_text())
+    captions, probe = text.split("### UCA")[1:]
+    assert "| caption SBERT | caption distinct-2 | most frequent caption template |" in captions
+    assert "| 0.250 [0.125, 0.500] | 1.000 | 0.750 |" in captions
+    assert "| top-1 | top-2 | top-3 | top-3 less top-1 | class ECE | class ECE at a fitted temperature |" in probe
+    assert "| 0.375 [0.250, 0.500] | 0.500 | 0.750 | 0.375 | 0.125 | 0.062 |" in probe
+    assert "frame AUROC" not in text

@@ -15,6 +15,7 @@ from datamodules.video_data import stratified_names
 from lightning_modules import MilRanker
 from tests.tiny_videos import make_trainer, write_tiny_video, write_video_world
 from tests.worlds import write_feature_world
+from vigil.annotations_uca import uca_events
 from vigil.types import Clip, Prediction, Video, View
 
 LENGTHS = "ucf_test_lengths.csv"
@@ -91,6 +92,35 @@ def test_the_real_videos_are_measured_and_the_others_left_out(shared_data: Path)
     assert {video.fps for video in known.values()} == {30.0}
     with pytest.raises(FileNotFoundError, match=r"288 of 290 videos are not under .*leave_out"):
         UcfCrime(root).known("test")
+
+
+@pytest.mark.parametrize("where", ["uca", "uca/json/UCFCrime_Test.json", "uca/v1_2023"])
+def test_the_videos_of_ucas_test_split_can_be_left_out_of_training(
+    where: str, shared_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = UcfCrime(str(shared_data / "ucf_crime"), missing="leave_out", without=str(shared_data / where))
+    data._there = data.annotated  # the files are not here, the lists are
+    with caplog.at_level("INFO"):
+        train, val, test = ({video.name for video in data.videos(split)} for split in ("train", "val", "test"))
+    asked = {event.video for event in uca_events(shared_data / "uca" / "json" / "UCFCrime_Test.json")}
+    whole = UcfCrime(str(shared_data / "ucf_crime"))
+    listed = {video.name for video in whole.annotated("train")}
+    assert not (train | val) & asked
+    assert (train | val) == listed - asked
+    assert len(listed & asked) == 260
+    assert test == {video.name for video in whole.annotated("test")}  # nothing is left out of a test
+    assert caplog.text.count("260 of 1610 training videos are in UCFCrime_") == 1
+
+
+def test_an_annotation_to_leave_out_that_is_not_there_is_named(tmp_path: Path) -> None:
+    root = write_video_world(tmp_path, n_train=1)
+    with pytest.raises(FileNotFoundError, match=r"without elsewhere: no UCFCrime_Test\.json nor \.txt there"):
+        UcfCrime(str(root), without="elsewhere").known("train")
+    (root / "UCFCrime_Test.txt").write_text(
+        "".join(f"{v.name} 00:00.0 00:01.0 ##A man.\n" for v in UcfCrime(str(root)).annotated("train"))
+    )
+    with pytest.raises(ValueError, match="names every video of Anomaly_Train"):
+        UcfCrime(str(root), without="UCFCrime_Test.txt").known("train")
 
 
 def make_training_videos() -> list[Video]:

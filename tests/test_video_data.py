@@ -17,8 +17,10 @@ from datamodules.clips import BagDataset, WindowDataset, join
 from datamodules.loading import ResumableLoader, SeededBatches, Shard
 from datamodules.video_data import VideoDataModule
 from lightning_modules import MilRanker
+from tests.reading_systems import EventLayers
 from tests.tiny_videos import make_trainer, write_tiny_video, write_video_world
 from tests.worlds import write_feature_world
+from vigil.annotations_uca import uca_events
 from vigil.types import Clip, Video, View
 from vigil.video import read_frames
 
@@ -63,6 +65,58 @@ def test_an_epoch_shows_every_video_and_goes_round_the_shorter_group() -> None:
     assert max(times.values()) == 2
 
 
+def by_length(
+    lengths: list[int], rank: int = 0, world: int = 1, epoch: int = 0, size: int = 4, seed: int = 0
+) -> list[list[int]]:
+    sampler = SeededBatches([range(len(lengths))], size, seed, rank, world, lengths=lengths)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+LENGTHS = np.random.default_rng(0).integers(1, 40, 1002).tolist()
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_batches_by_length_are_those_of_one_process_and_show_every_item_once(world: int) -> None:
+    alone = by_length(LENGTHS, epoch=1)
+    shares = [by_length(LENGTHS, rank, world, epoch=1) for rank in range(world)]
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert sorted(whole) == sorted(item for part in parts for item in part)
+    times = Counter(item for batch in alone for item in batch)
+    assert set(times) == set(range(1002))
+    assert sum(times.values()) == 1004  # the last batch goes round
+
+
+def test_batches_by_length_come_in_another_order_each_epoch_and_not_by_length() -> None:
+    first, second, other = by_length(LENGTHS), by_length(LENGTHS, epoch=1), by_length(LENGTHS, seed=1)
+    assert first == by_length(LENGTHS)
+    assert {tuple(sorted(batch)) for batch in first}.isdisjoint(tuple(sorted(batch)) for batch in second)
+    assert first != other
+    longest = [max(LENGTHS[i] for i in batch) for batch in first]
+    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
+
+
+def test_a_batch_by_length_is_padded_little() -> None:
+    for batches in (by_length(LENGTHS), by_length(LENGTHS, epoch=7)):
+        spread = [max(LENGTHS[i] for i in batch) - min(LENGTHS[i] for i in batch) for batch in batches]
+        assert np.mean(spread) < 1.5  # 40 lengths, 200 items to a run
+    unsorted = SeededBatches([range(1002)], 4, 0)
+    assert np.mean([np.ptp([LENGTHS[i] for i in batch]) for batch in unsorted]) > 20
+
+
+def test_of_ucas_sentences_a_twentieth_is_padding_instead_of_half(shared_data: Path) -> None:
+    events = uca_events(shared_data / "uca" / "json" / "UCFCrime_Train.json")
+    words = [len(event.sentence.split()) for event in events]
+
+    def padding(lengths: list[int] | None) -> float:
+        batches = list(SeededBatches([range(len(words))], 16, 0, lengths=lengths))
+        places = sum(len(batch) * max(words[i] for i in batch) for batch in batches)
+        return 1 - sum(words[i] for batch in batches for i in batch) / places
+
+    assert padding(None) == pytest.approx(0.543, abs=1e-3)
+    assert padding(words) == pytest.approx(0.045, abs=1e-3)
+
+
 def test_a_batch_size_that_the_processes_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size 4 is shared by 3 processes"):
         SeededBatches(GROUPS, 4, 0, 0, 3)
@@ -100,6 +154,18 @@ def taken(of: ResumableLoader, epoch: int, n_batches: int | None = None) -> list
         if len(result) == n_batches:
             break
     return result
+
+
+def test_a_loader_by_length_goes_on_in_the_middle_of_an_epoch() -> None:
+    def sorted_loader() -> ResumableLoader:
+        sampler = SeededBatches([range(24)], 4, 0, lengths=[i % 5 for i in range(24)])
+        return ResumableLoader(Numbers(), batch_sampler=sampler)
+
+    whole = taken(sorted_loader(), 1)
+    stopped, resumed = sorted_loader(), sorted_loader()
+    assert taken(stopped, 1, 2) == whole[:2]
+    resumed.load_state_dict(stopped.state_dict())
+    assert taken(resumed, 1) == whole[2:]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -204,6 +270,49 @@ def test_pixels_of_another_size_are_resized_to_the_first() -> None:
     assert (joined[1, ..., :10, :] == 10).all()
     assert (joined[1, ..., 14:, :] == 200).all()
     assert torch.equal(joined[0], clip_of("a").pixels["video"][0])
+
+
+def test_features_of_unequal_length_get_zeros_at_their_end_and_keep_their_type() -> None:
+    clips = [clip_of("a"), clip_of("bb"), clip_of("ccc")]
+    for clip, length in zip(clips, (2, 5, 3), strict=True):
+        clip.features = {"tokens": torch.rand(1, length, 3).bfloat16(), "count": torch.tensor([length])}
+    joined = join(clips).features
+    assert joined["tokens"].shape == (3, 5, 3)
+    assert joined["tokens"].dtype == torch.bfloat16
+    assert joined["count"].tolist() == [2, 5, 3]
+    for row, clip in zip(joined["tokens"], clips, strict=True):
+        length = clip.features["tokens"].shape[1]
+        assert torch.equal(row[:length], clip.features["tokens"][0])
+        assert (row[length:] == 0).all()
+
+
+@pytest.mark.parametrize(("event_s", "n_frames"), [(1.0, 100), (0.37, 101), (0.01, 7), (9.0, 20)])
+def test_stretches_cover_a_video_in_equal_seconds_and_the_last_one_is_shorter(event_s: float, n_frames: int) -> None:
+    data, system = VideoDataModule("."), EventLayers()
+    system.event_s = event_s
+    data.watch(system)
+    events = data.scoring_dataset([Video("a", Path("a.mp4"), n_frames, 29.97)]).events
+    assert [event.first for event in events] == [0, *(event.end for event in events[:-1])]
+    assert events[-1].end == n_frames
+    lengths = [event.end - event.first for event in events]
+    expected = max(1.0, event_s * 29.97)
+    assert all(abs(length - expected) < 1 for length in lengths[:-1])
+    assert 1 <= lengths[-1] < expected + 1
+    assert len(events) == pytest.approx(max(1, n_frames / expected), abs=1)
+    assert {event.sentence for event in events} == {None}
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_a_system_that_scores_no_frames_is_refused_where_frames_are_judged(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIGIL_CACHE", str(tmp_path / "cache"))
+    system = EventLayers()
+    data = UcfCrime(str(write_video_world(tmp_path / "videos", n_train=1)), num_workers=0)
+    data.watch(system)
+    with pytest.raises(ValueError, match=r"EventLayers describes events and scores no frames, UcfCrime is judged by"):
+        getattr(make_trainer(tmp_path), stage)(system, datamodule=data)
+    assert system.n_loads == 0
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class TinyEvents(System):
 
     def predict(self, clip: Clip) -> Prediction:
         logit = self(clip)
-        return Prediction(frame_score=logit[..., 0].sigmoid(), class_score=logit[..., 1:].mean(1).softmax(-1))
+        return Prediction(frame_score=logit[..., 0].sigmoid(), class_score=logit[..., 1:].mean(1).log_softmax(-1))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=1e-2)

@@ -15,9 +15,10 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUT = ("data.features", "data.crops")  # what a system is given instead of the pixels that the control looks at
-BY_EVENTS = ("uca",)  # judged by what is said of events, not by frames
+BY_EVENTS = ("uca", "uca_probe")  # judged by what is said of events, not by frames
 KEYS_OF_A_FILE = ("every", "demo", "cells", "only_demo", "controls")
 KEYS_OF_A_CELL = ("demo", "only_real")  # besides the fields of Cell
+ONLY_TO_BEGIN = "model.start_from"  # what a fit begins with: a test of what was fitted takes the fit's own checkpoint
 CONTROL = (
     "frame_difference"  # the control that looks at the pixels, and so is a system; the others need the truth alone
 )
@@ -25,11 +26,13 @@ CONTROL = (
 
 @dataclass
 class Cell:
-    """One system, fitted on one dataset with each of several seeds, and tested on one or more.
+    """One system, fitted on one dataset with each of several seeds, and tested on one or more, or fitted for others.
 
     system, fit, test, machine: names of files in configs/systems, data, machines; fit None where nothing is fitted.
     set: {key: value} of the command, for fit and test alike; fit_set: for the fit alone; test_set: {dataset:
     {key: value}} for one test alone.
+    checkpoints: {option: name of a cell} where the option's value is the last checkpoint of that cell's fit with the
+    same seed, in the fit and in the tests; model.start_from in the fit alone, where there is one. fits: those cells.
     claim: the method under which results/claims.csv holds the paper's own number. kind: system or control.
     """
 
@@ -42,8 +45,10 @@ class Cell:
     set: dict[str, Any] = field(default_factory=dict)
     fit_set: dict[str, Any] = field(default_factory=dict)
     test_set: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checkpoints: dict[str, str] = field(default_factory=dict)
     claim: str | None = None
     kind: str = "system"
+    fits: dict[str, Cell] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
@@ -67,7 +72,7 @@ def read_benchmark(file: Path, demo: bool = False) -> Benchmark:
     A demo runs on the machine cpu. A cell may say what `demo` sets for it alone, and `only_real` where a demo could not
     tell it from another. A file of `only_demo` is always read so. The control that looks at pixels is added, tested
     wherever any cell is, unless `controls: false`. Raises FileNotFoundError, and ValueError for unknown keys, unknown
-    names of configs, no cells, or where two cells are one folder.
+    names of configs, no cells, where two cells are one folder, or for a checkpoint that no cell's fit will give.
     """
     table = _load(file)
     unknown = sorted(table.keys() - set(KEYS_OF_A_FILE))
@@ -92,7 +97,39 @@ def read_benchmark(file: Path, demo: bool = False) -> Benchmark:
     twice = sorted({cell.name for cell in cells if slugs.count(cell.slug) > 1})
     if twice:
         raise ValueError(f"{file}: {', '.join(twice)}: every cell needs a name of its own, also as a folder")
+    for cell in cells:
+        cell.fits = {option: _fitted(file, cells, left_out, cell, option) for option in cell.checkpoints}
+    for cell in cells:
+        _refuse_circle(file, [cell])
     return Benchmark(file.stem, cells, demo, left_out)
+
+
+def _fitted(file: Path, cells: list[Cell], left_out: list[str], cell: Cell, option: str) -> Cell:
+    """The cell whose fit gives the value of an option of another."""
+    name = cell.checkpoints[option]
+    where = f"{file}: {cell.name}: checkpoints, {option}: {name}"
+    found = next((one for one in cells if one.name == name), None)
+    if found is None:
+        there = ", ".join(one.name for one in cells)
+        because = "the demo leaves it out" if name in left_out else f"no such cell; there are {there}"
+        raise ValueError(f"{where}: {because}")
+    if found.fit is None:
+        raise ValueError(f"{where}: that cell fits nothing and has no checkpoint; name one with a fit")
+    lacking = sorted(set(cell.seeds) - set(found.seeds))
+    if lacking:
+        raise ValueError(f"{where}: that cell is not fitted with the seeds {lacking}; give both the same seeds")
+    if option in map(_short, (*cell.set, *cell.fit_set, *(key for one in cell.test_set.values() for key in one))):
+        raise ValueError(f"{where}: {option} is set as well; say one of the two")
+    return found
+
+
+def _refuse_circle(file: Path, path: list[Cell]) -> None:
+    """Raises ValueError where what a cell's fit needs comes back to it."""
+    for cell in path[-1].fits.values():
+        if cell in path:
+            circle = " needs ".join(one.name for one in (*path, cell))
+            raise ValueError(f"{file}: {circle}: no fit of these can be the first; take one of the checkpoints out")
+        _refuse_circle(file, [*path, cell])
 
 
 def _controls(cells: list[Cell]) -> list[Cell]:
@@ -122,15 +159,16 @@ def _cell(file: Path, table: Mapping[str, Any], given: Mapping[str, Any], demo: 
     merged["set"] = {**every.get("set", {}), **((table.get("demo") or {}) if demo else {}), **given.get("set", {})}
     merged |= {"machine": "cpu"} if demo else {}
     merged["set"] |= given.get("demo", {}) if demo else {}
-    permitted = {one.name for one in fields(Cell)} - {"kind"}
+    permitted = {one.name for one in fields(Cell)} - {"kind", "fits"}
     unknown = sorted(merged.keys() - permitted)
     where = f"{file}: {given['name']}"
     if unknown:
         known = ", ".join(sorted(permitted | set(KEYS_OF_A_CELL)))
         raise ValueError(f"{where}: {', '.join(unknown)} unknown; {known} may be said")
-    absent = [key for key in ("system", "test") if not merged.get(key)]
-    if absent or "fit" not in merged:
-        raise ValueError(f"{where}: {', '.join(absent or ['fit'])} missing; fit: null where nothing is fitted")
+    absent = [key for key in ("system", "test") if merged.get(key) is None] + ["fit"] * ("fit" not in merged)
+    if absent or not (merged["test"] or merged["fit"]):
+        told = f"{', '.join(absent)} missing" if absent else "neither fitted nor tested"
+        raise ValueError(f"{where}: {told}; fit: null where nothing is fitted, test: [] where it is for other cells")
     cell = Cell(**merged)
     if not isinstance(cell.test, list) or not isinstance(cell.seeds, list) or not cell.seeds:
         raise ValueError(f"{where}: test {cell.test!r} and seeds {cell.seeds!r}: lists are expected")
@@ -145,6 +183,8 @@ def _cell(file: Path, table: Mapping[str, Any], given: Mapping[str, Any], demo: 
             if not (ROOT / "configs" / folder / f"{name}.yaml").is_file():
                 there = ", ".join(sorted(path.stem for path in (ROOT / "configs" / folder).glob("*.yaml")))
                 raise ValueError(f"{where}: no configs/{folder}/{name}.yaml; there are {there}")
+    if not isinstance(cell.checkpoints, dict):
+        raise ValueError(f"{where}: checkpoints {cell.checkpoints!r}: {{option: name of a cell}} is expected")
     strays = sorted(cell.test_set.keys() - set(cell.test))
     if strays and "test_set" in given:
         raise ValueError(f"{where}: test_set of {', '.join(strays)}, which it is not tested on")
@@ -155,7 +195,8 @@ def _cell(file: Path, table: Mapping[str, Any], given: Mapping[str, Any], demo: 
 class Place:
     """Where a benchmark runs: out, its folder; world, of the demo copies, or None for real data.
 
-    data: a folder with one folder per dataset, which then stand for the roots that the configs name.
+    data: a folder with one folder per dataset, which then stand for the roots that the configs name, each called as
+    the root's own last part: two questions about one dataset share its folder.
     """
 
     out: Path
@@ -164,9 +205,10 @@ class Place:
 
     def root(self, dataset: str, settings: Mapping[str, Any]) -> str:
         """The folder of a dataset."""
-        if self.world is not None:
-            return str(self.world / dataset)
-        return str(self.data / dataset) if self.data is not None else str(settings.get("data.root", ""))
+        above = self.world or self.data
+        if above is None:
+            return str(settings.get("data.root", ""))
+        return str(above / Path(str(flat(_config(ROOT / "configs" / "data" / f"{dataset}.yaml"))["data.root"])).name)
 
 
 @dataclass(frozen=True)
@@ -193,6 +235,19 @@ class Step:
         """What is known of this step's last run."""
         return self.folder / f"{self.name.replace(' ', '_')}.json"
 
+    def needs(self) -> dict[str, Step]:
+        """{option: the fit of another cell whose last checkpoint it takes}."""
+        fitted = self.verb == "test" and self.cell.fit is not None
+        wanted = {option: cell for option, cell in self.cell.fits.items() if not (fitted and option == ONLY_TO_BEGIN)}
+        return {option: self._fit_of(cell) for option, cell in wanted.items()}
+
+    def waits_for(self) -> list[Step]:
+        """The fits of other cells that come before it, a test's own fit's among them."""
+        return [self._fit_of(cell) for cell in {cell.name: cell for cell in self.cell.fits.values()}.values()]
+
+    def _fit_of(self, cell: Cell) -> Step:
+        return Step(cell, self.seed, "fit", str(cell.fit), self.place)
+
     def settings(self) -> dict[str, Any]:
         """Every value that the command is given, {dotted key: value}: of the three configs, and what the cell sets."""
         values: dict[str, Any] = {}
@@ -205,7 +260,7 @@ class Step:
         return values
 
     def arguments(self) -> list[str]:
-        """Of the `lightning` command, its verb first; a test of something fitted also needs its checkpoint."""
+        """Of the `lightning` command, its verb first; the checkpoints of its own fit and of `needs` come after them."""
         files = (ROOT / "configs" / folder / f"{name}.yaml" for folder, name in self._configs())
         said = [part for file in files for part in ("-c", os.path.relpath(file))]
         given = {"runs": str(self.folder), **self._given()}

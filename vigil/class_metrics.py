@@ -1,4 +1,4 @@
-"""Metrics of class scores: how often the true category is among the best k."""
+"""Metrics of class scores: how often the true category is among the best k, and how far they are probabilities."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from vigil.judging import top_k
+from vigil.judging import class_numbers
 from vigil.types import Clip, Prediction, Video
 
 
 class TopK(Metric):
-    """Share of samples whose true category is among the k best scored ones: top1, top2, top3.
+    """Share of samples whose true category is among the k best scored ones, and all that `judging.class_numbers` says.
 
     A sample is one row of a clip: class_score floating point and finite (B, K), a column per category in the order of
     `categories`, and clip.category. Categories that tie with the true one count by chance: the expected value if ties
     were broken at random, so equal scores for all give k / K. A k of K or more would always be 1 and is left out.
     A sample that comes twice, by (video, span), counts once, or as often as `samples` says, {(video, first, end): how
-    many samples the span stands for}. Raises ValueError without class scores, for a category
-    that is none of `categories`, for a clip of no video of the list; and in compute naming videos without a sample,
-    or one that came with two categories for the same span.
+    many samples the span stands for}. temperature: fitted on other samples, set from outside, None where there is none.
+    Raises ValueError without class scores, for a category that is none of `categories`, for a clip of no video of the
+    list; and in compute naming videos without a sample, or one that came with two categories for the same span.
     """
 
     full_state_update = False
@@ -43,36 +43,29 @@ class TopK(Metric):
             raise ValueError(f"{len(self.videos)} videos share {len(self._index)} names; every name must occur once")
         if len(set(self.categories)) < max(len(self.categories), 2):
             raise ValueError(f"categories {self.categories}: at least two are expected, each once")
+        self.temperature: float | None = None
         self._samples: np.ndarray | None = None
         # int64 (R, 4 + K): video, span, true category, the bits of every category's float32 score
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     def update(self, clip: Clip, prediction: Prediction) -> None:
         """Take in the class scores of one clip."""
-        if prediction.class_score is None:
-            raise ValueError(f"{clip.video[0]}: this system gives no class scores; leave top-k out or test another one")
         unknown = [name for name in clip.video if name not in self._index]
         if unknown:
             raise ValueError(f"a clip of {unknown[0]}, which is none of the {len(self.videos)} videos to be judged")
-        score = prediction.class_score.detach()
-        true = self._true(clip)
-        expected = (len(clip.video), len(self.categories))
-        if score.shape != expected or not score.is_floating_point() or not score.isfinite().all():
-            raise ValueError(
-                f"{clip.video[0]}: class_score is {score.dtype} {tuple(score.shape)}, "
-                f"{int(score.isfinite().sum())} of {score.numel()} finite; finite floats {expected} are expected"
-            )
+        true, score = class_scores(clip, prediction, self.categories)
         video = torch.tensor([self._index[name] for name in clip.video])
-        bits = (score.float() + 0).contiguous().view(torch.int32)  # + 0: a score of -0.0 is 0
+        bits = (score + 0).contiguous().view(torch.int32)  # + 0: a score of -0.0 is 0
         columns = [video[:, None], clip.span.cpu(), torch.tensor(true)[:, None], bits]
         assert isinstance(self.rows, list)
         self.rows.append(torch.cat([column.to(self.device) for column in columns], dim=1))
         self._samples = None
 
     def compute(self) -> dict[str, float]:
-        """top1, top2 and top3 over all samples."""
+        """The numbers of `judging.class_numbers` over all samples."""
         samples = self._gathered()
-        return top_k(samples[:, 3], samples[:, 4:].astype(np.int32).view(np.float32))
+        video = [self.videos[number].name for number in samples[:, 0]]
+        return class_numbers(samples[:, 3], samples[:, 4:].astype(np.int32).view(np.float32), video, self.temperature)
 
     def scores(self) -> list[tuple[str, int, int, str, list[float]]]:
         """Every sample: video, first frame, end frame, true category, and the score of each category; as `counts`."""
@@ -137,9 +130,23 @@ class TopK(Metric):
             self._samples = np.repeat(once, times, axis=0)
         return self._samples
 
-    def _true(self, clip: Clip) -> list[int]:
-        unknown = sorted(set(clip.category or [""]) - set(self.categories))
-        if unknown:
-            found = f"category {unknown[0]}" if clip.category else "no category"
-            raise ValueError(f"{clip.video[0]}: a clip of {found}; one of {', '.join(self.categories)} is expected")
-        return [self.categories.index(category) for category in clip.category or []]
+
+def class_scores(clip: Clip, prediction: Prediction, categories: Sequence[str]) -> tuple[list[int], Tensor]:
+    """The true category of each row of a clip, by its number, and its scores float32 (B, K).
+
+    Raises ValueError without class scores or with others than a finite one per category, and for an unknown category.
+    """
+    if prediction.class_score is None:
+        raise ValueError(f"{clip.video[0]}: this system gives no class scores; leave top-k out or test another one")
+    score = prediction.class_score.detach()
+    unknown = sorted(set(clip.category or [""]) - set(categories))
+    if unknown:
+        found = f"category {unknown[0]}" if clip.category else "no category"
+        raise ValueError(f"{clip.video[0]}: a clip of {found}; one of {', '.join(categories)} is expected")
+    expected = (len(clip.video), len(categories))
+    if score.shape != expected or not score.is_floating_point() or not score.isfinite().all():
+        raise ValueError(
+            f"{clip.video[0]}: class_score is {score.dtype} {tuple(score.shape)}, "
+            f"{int(score.isfinite().sum())} of {score.numel()} finite; finite floats {expected} are expected"
+        )
+    return [categories.index(category) for category in clip.category or []], score.float()

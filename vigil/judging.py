@@ -1,19 +1,18 @@
-"""What is said of the curves of a test set: every frame number, from curves and truth alone. NumPy, no torch."""
+"""What is said of a test set: every number of frames and classes, from scores and truth alone. NumPy, no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vigil.calibration import Bins, log_softmax
 from vigil.curves import Curve, against, auroc, average_precision_trapezoid
 from vigil.event_map import event_map, false_alarms_per_hour
-from vigil.statistics import Interval, Runs, bootstrap
+from vigil.statistics import Interval, Runs, bootstrap, bootstrap_mean
 from vigil.temporal import gate, segments
 from vigil.types import Video
-
-BINS = 15  # of a reliability diagram, as in Guo et al. 2017 (arXiv:1706.04599)
 
 
 def frame_numbers(
@@ -125,29 +124,45 @@ def event_numbers(
 
 
 def calibration(videos: Sequence[Video], curves: Sequence[Curve]) -> dict[str, float]:
-    """ece: expected calibration error of the frames' scores, in `BINS` equal bins (Guo et al. 2017, equation 3)."""
-    bins = reliability(videos, curves)
-    frames = np.array(bins["frames"])
-    gap = np.abs(np.array(bins["anomalous"]) - np.array(bins["score"]))
-    return {"ece": float((frames * gap).sum() / frames.sum())}
+    """ece: expected calibration error of the frames' scores, in 15 equal bins (Guo et al. 2017, equation 3)."""
+    return {"ece": reliability(videos, curves).error}
 
 
-def reliability(videos: Sequence[Video], curves: Sequence[Curve]) -> dict[str, list[float]]:
-    """A reliability diagram: mean score, share of anomalous frames, and frames, of each bin that holds any.
-
-    Bins are (0, 1/15], (1/15, 2/15], … of the scores in [0, 1]; a score of 0 lies in the first.
-    """
+def reliability(videos: Sequence[Video], curves: Sequence[Curve]) -> Bins:
+    """A reliability diagram of frames: how many of those of a score are anomalous. Scores lie in [0, 1]."""
     score, positive, negative = (np.concatenate(part) for part in zip(*against_all(videos, curves), strict=True))
-    frames = positive + negative
-    bin_of = np.clip(np.ceil(score.astype(np.float64) * BINS).astype(int) - 1, 0, BINS - 1)
-    count, hits = (np.bincount(bin_of, weights, BINS) for weights in (frames, positive))
-    total = np.bincount(bin_of, frames * score.astype(np.float64), BINS)
-    filled = count > 0
-    return {
-        "score": (total[filled] / count[filled]).tolist(),
-        "anomalous": (hits[filled] / count[filled]).tolist(),
-        "frames": count[filled].astype(int).tolist(),
-    }
+    return Bins.of(score, positive, positive + negative)
+
+
+def class_numbers(
+    true: np.ndarray, score: np.ndarray, video: Sequence[str], temperature: float | None = None
+) -> dict[str, float]:
+    """Every number of class scores, keyed as in metrics.json; with _scaled where a temperature was fitted.
+
+    true int (N,): the category of each sample; score (N, K): log-likelihoods, whose softmax is the probability of each
+    category; video (N,): whose sample it is. top1 to top3 as `top_k` has them, with _low and _high over videos;
+    top_expansion: top3 less top1. Of the probabilities, and of softmax(score / temperature): class_ece, the expected
+    calibration error of the most probable category (Guo et al. 2017, equation 3), and class_nll, the mean negative
+    log-likelihood of the true one; class_entropy of the former, both in nats. Raises ValueError without any sample.
+    """
+    values: dict[str, float] = {}
+    for k, hit in enumerate(_hits(true, score), 1):
+        interval = bootstrap_mean(hit, video)
+        values |= {f"top{k}": interval.value, f"top{k}_low": interval.low, f"top{k}_high": interval.high}
+    if "top3" in values:
+        values["top_expansion"] = values["top3"] - values["top1"]
+    values |= _class_calibration(true, score)
+    logit = log_softmax(score)
+    values["class_entropy"] = float(-(np.exp(logit) * logit).sum(axis=1).mean())
+    if temperature is not None:
+        values |= _suffixed(_class_calibration(true, score, temperature), "scaled")
+    return values
+
+
+def class_reliability(true: np.ndarray, score: np.ndarray, temperature: float = 1.0) -> Bins:
+    """A reliability diagram of classes: how often the most probable category is the true one, by its probability."""
+    confidence = np.exp(log_softmax(score, temperature).max(axis=1))
+    return Bins.of(confidence, next(_hits(true, score)), np.ones(len(true)))
 
 
 def top_k(true: np.ndarray, score: np.ndarray) -> dict[str, float]:
@@ -156,9 +171,7 @@ def top_k(true: np.ndarray, score: np.ndarray) -> dict[str, float]:
     true int (N,): the sample's category; score (N, K). Categories that tie with the true one count by chance: the
     expected value if ties were broken at random.
     """
-    own = np.take_along_axis(score, true[:, None], axis=1)
-    above, tied = (score > own).sum(axis=1), (score == own).sum(axis=1) - 1
-    return {f"top{k}": float(np.clip((k - above) / (tied + 1), 0, 1).mean()) for k in range(1, min(4, score.shape[1]))}
+    return {f"top{k}": float(hit.mean()) for k, hit in enumerate(_hits(true, score), 1)}
 
 
 def runs_of(videos: Sequence[Video], curves: Sequence[Curve]) -> Runs:
@@ -181,6 +194,19 @@ def known(videos: Sequence[Video], field: str) -> list[Any]:
             f"{', …' if len(unknown) > 10 else ''}; this metric needs it of every video"
         )
     return [getattr(video, field) for video in videos]
+
+
+def _hits(true: np.ndarray, score: np.ndarray) -> Iterator[np.ndarray]:
+    """For k of 1, 2, 3 below K: how far each sample's category is among the k best, float64 (N,) in [0, 1]."""
+    own = np.take_along_axis(score, true[:, None], axis=1)
+    above, tied = (score > own).sum(axis=1), (score == own).sum(axis=1) - 1
+    for k in range(1, min(4, score.shape[1])):
+        yield np.clip((k - above) / (tied + 1), 0, 1)
+
+
+def _class_calibration(true: np.ndarray, score: np.ndarray, temperature: float = 1.0) -> dict[str, float]:
+    own = np.take_along_axis(log_softmax(score, temperature), true[:, None], axis=1)
+    return {"class_ece": class_reliability(true, score, temperature).error, "class_nll": float(-own.mean())}
 
 
 def _suffixed(values: Mapping[str, float], end: str) -> dict[str, float]:

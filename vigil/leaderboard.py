@@ -19,7 +19,8 @@ __all__ = ["details_in", "markdown", "read_claims", "read_measured", "write_csv"
 
 HEADLINES = (  # what the README shows beside the main metric; the page shows all
     *("frame_auroc", "frame_ap", "frame_auroc_anomalous", "event_map", "pixel_auroc", "rbdc", "tbdc"),
-    *("top1", "caption_sbert"),
+    *("top1", "top2", "top3", "top_expansion", "class_ece", "class_ece_scaled"),
+    *("caption_sbert", "caption_distinct2", "caption_template"),
 )
 LEGEND = (
     "[low, high] is the 95 % interval of one run by bootstrap over videos, ± the standard deviation over seeds. "

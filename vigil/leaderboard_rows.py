@@ -15,7 +15,8 @@ from vigil.wording import label, parameters, protocol_value, seconds, stands_apa
 
 SHOWN = (  # as columns; a row's own page has all
     *("frame_auroc", "frame_ap", "frame_auroc_anomalous", "video_auroc", "event_map", "false_alarms_per_hour"),
-    *("pixel_auroc", "pixel_ap", "rbdc", "tbdc", "top1", "top2", "top3", "caption_sbert", "ece"),
+    *("pixel_auroc", "pixel_ap", "rbdc", "tbdc", "top1", "top2", "top3", "top_expansion", "class_ece"),
+    *("class_ece_scaled", "caption_sbert", "caption_distinct2", "caption_template", "ece"),
 )
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "trained_parameters": ("trained parameters", parameters),

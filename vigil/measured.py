@@ -29,10 +29,15 @@ PROVENANCE = (
 BASES = (  # in the order in which tables show them
     *("frame_auroc", "frame_ap", "frame_ap_trapezoid", "frame_auroc_anomalous", "frame_auroc_seen"),
     *("frame_auroc_unseen", "video_auroc", "event_map", "false_alarms_per_hour", "pixel_auroc", "pixel_ap"),
-    *("rbdc", "tbdc", "top1", "top2", "top3", "caption_sbert", "ece"),
+    *("rbdc", "tbdc", "top1", "top2", "top3", "top_expansion", "class_ece", "class_ece_scaled", "class_nll"),
+    *("class_nll_scaled", "class_entropy", "caption_sbert", "caption_distinct1", "caption_distinct2"),
+    *("caption_template", "ece"),
 )
-LOWER_IS_BETTER = {"false_alarms_per_hour", "ece"}
-UNBOUNDED = {"false_alarms_per_hour"}
+LOWER_IS_BETTER = {
+    *("false_alarms_per_hour", "ece", "class_ece", "class_ece_scaled", "class_nll", "class_nll_scaled"),
+    "caption_template",
+}
+UNBOUNDED = {"false_alarms_per_hour", "class_nll", "class_nll_scaled", "class_entropy"}
 METRIC = re.compile(rf"({'|'.join(sorted(BASES, key=len, reverse=True))})(_low|_high)?(_refined|_gated)?")
 ORACLE = "test"  # a `selection` that begins so was made on the test set
 
@@ -292,7 +297,8 @@ class Table:
         videos = self.first.judged.get("videos")
         beside = ["demo copy, rendered"] if self.first.demo else []
         beside += [f"{videos} videos"] if videos is not None else []
-        return f"{self.first.dataset} ({', '.join(beside)})" if beside else self.first.dataset
+        name = ", ".join(str(part) for part in (self.first.dataset, self.first.judged.get("task")) if part)
+        return f"{name} ({', '.join(beside)})" if beside else name
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:

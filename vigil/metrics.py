@@ -49,6 +49,7 @@ class FrameMetric(Metric):
 
     def update(self, clip: Clip, prediction: Prediction) -> None:
         """Take in the frame scores of one clip."""
+        assert prediction.frame_score is not None  # the Evaluator has looked
         rows = self._rows(clip, prediction.frame_score.detach())
         assert isinstance(self.rows, list)
         self.rows.append(torch.from_numpy(rows).to(self.device))

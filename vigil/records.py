@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,18 @@ def write_record(file: Path, record: dict[str, Any]) -> None:
     part.replace(file)
 
 
-def state_of(step: Step, before: Planned | None, pool: int | None) -> Planned:
-    """A step's state; before: the step of its cell and seed that comes first; pool: GPUs, None: found elsewhere."""
+def state_of(step: Step, before: Planned | None, pool: int | None, needed: Sequence[Planned] = ()) -> Planned:
+    """A step's state; before: the step of its cell and seed that comes first; pool: GPUs, None: found elsewhere.
+
+    needed: the fits of other cells that come before it.
+    """
     record = read_record(step.record)
     seconds = record.get("wall_s")
     if not there_yet(step.cell):
         return Planned(step, NOT_THERE, f"configs/systems/{step.cell.system}.yaml: this system has not landed")
     changed = changed_since(record, fingerprint(step))
     if record.get("state") == DONE:
-        stale = _why_done_is_stale(step, record, before, changed)
+        stale = _why_done_is_stale(step, record, before, changed) or waits(needed)
         return Planned(step, STALE if stale else DONE, stale, seconds)
     lacking = what_is_missing(step, pool)
     if lacking:
@@ -64,7 +68,13 @@ def state_of(step: Step, before: Planned | None, pool: int | None) -> Planned:
     if changed:
         return Planned(step, STALE, f"unfinished, and {changed}")
     goes_on = "goes on from its last checkpoint" if step.verb == "fit" else ""
-    return Planned(step, UNFINISHED, goes_on) if record else Planned(step, NOT_RUN)
+    return Planned(step, UNFINISHED, goes_on) if record else Planned(step, NOT_RUN, waits(needed))
+
+
+def waits(needed: Sequence[Planned]) -> str:
+    """What a step waits for, in words; empty where every fit that comes before it is done."""
+    lacking = [f"{one.step.cell.name} ({one.state})" for one in needed if one.state != DONE]
+    return f"waits for the fit of {' and '.join(lacking)}" if lacking else ""
 
 
 def changed_since(record: dict[str, Any], now: dict[str, dict[str, str]]) -> str:
@@ -102,7 +112,7 @@ def what_is_missing(step: Step, pool: int | None) -> list[str]:
         if folder_digest(Path(root)) == "nothing there":
             lacking.append(
                 f"data: no files in {root}; get {step.dataset} from its authors, see the README, and give "
-                f"--data FOLDER with a folder {step.dataset} in it"
+                f"--data FOLDER with a folder {Path(root).name} in it"
             )
     settings = step.settings()
     lacking += [text for name, text in missing_weights(settings).items() if name.startswith("weights/")]
@@ -114,16 +124,33 @@ def what_is_missing(step: Step, pool: int | None) -> list[str]:
 
 def plan(cells: list[Cell], place: Place, pool: int | None) -> list[list[Planned]]:
     """The state of every step, a list for each cell and seed in the order that they are done."""
+    known: dict[Path, Planned] = {}
+
+    def planned(step: Step, fit: Planned | None) -> Planned:
+        if step.record not in known:
+            needed = [planned(one, None) for one in step.waits_for()]
+            known[step.record] = state_of(step, fit, pool, needed)
+        return known[step.record]
+
     found = []
     for cell in cells:
         for steps in steps_of(cell, place):
             chain: list[Planned] = []
             for step in steps:
-                fit = chain[0] if chain and chain[0].step.verb == "fit" else None
-                chain.append(state_of(step, fit, pool))
+                chain.append(planned(step, chain[0] if chain and chain[0].step.verb == "fit" else None))
             found.append(chain)
     _estimate(found)
     return found
+
+
+def commands_of(step: Step) -> list[list[str]]:
+    """The arguments of every `lightning` command that a step's result came of, in order: other cells' fits first."""
+    before = [*step.needs().values()]
+    if step.verb == "test" and step.cell.fit is not None:
+        before.append(Step(step.cell, step.seed, "fit", step.cell.fit, step.place))
+    found = [command for one in before for command in commands_of(one)]
+    found.append(read_record(step.record)["command"])
+    return [command for number, command in enumerate(found) if command not in found[:number]]
 
 
 def _estimate(chains: list[list[Planned]]) -> None:

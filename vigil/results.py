@@ -23,7 +23,7 @@ from vigil.judging import frame_numbers, reliability, runs_of
 from vigil.measured import BASES, COST, METRIC, NAMED, PROVENANCE
 from vigil.protocol import PUBLIC_NAMES
 from vigil.provenance import provenance
-from vigil.records import read_record
+from vigil.records import commands_of, read_record
 from vigil.staleness import digest
 from vigil.statistics import draw_videos, resample
 from vigil.stored import (
@@ -39,7 +39,7 @@ from vigil.stored import (
 PIXELS = ("pixel_auroc", "pixel_ap", "rbdc", "tbdc")
 LAST = ("protocol", "command", "folder")
 ORACLE = "video_label_oracle"
-CODE_OF_A_CONTROL = ("controls", "judging", "curves", "statistics", "stored", "results")
+CODE_OF_A_CONTROL = ("controls", "judging", "calibration", "curves", "statistics", "stored", "columns", "results")
 OF_A_CONTROL = {"supervision": "control", "backbone": "none"}
 SAME = 1e-12  # another processor may add up in another order
 POINTS = 240  # runs of a curve that a picture of it needs; the file has all
@@ -71,7 +71,7 @@ def keep_result(table: str, step: Step) -> None:
 def _row_of(table: str, step: Step, record: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     cell, fit = step.cell, read_record(step.folder / "fit.json") if step.cell.fit else {}
     cost, found = facts.get("cost", {}), record["fingerprint"]
-    commands = [["lightning", *part["command"]] for part in (fit, record) if part]
+    commands = [["lightning", *command] for command in commands_of(step)]
     wall = record["wall_s"] + fit.get("wall_s", 0.0)
     return {
         "table": table, "cell": cell.name, "system": cell.system, "kind": cell.kind, "fit": cell.fit or "",
@@ -124,7 +124,8 @@ def details(
             draws[key + end] = base64.b64encode(values.astype("<f4").tobytes()).decode()
     shown = pictures(videos, curves, refined)
     classes = {key.partition("/")[2]: value for key, value in metrics.items() if key.startswith("frame_auroc/")}
-    diagram = reliability(videos, [curves[name] for name in names])
+    bins = reliability(videos, [curves[name] for name in names])
+    diagram = {"score": bins.score, "anomalous": bins.share, "frames": bins.size}
     return {"draws": draws, "reliability": diagram, "curves": shown, "classes": classes}
 
 
@@ -191,7 +192,8 @@ def write_chance(like: Mapping[str, Any], class_scores: Path, out: Path) -> Path
     )
     facts = {"protocol": {"judged": like["protocol"]["judged"], "stated": {**protocol.STATED, **OF_A_CONTROL}}}
     values = numbers(folder)
-    metrics = {**facts, "threshold": None, "gated_at": None, "provenance": provenance(), "metrics": values}
+    none = dict.fromkeys(("threshold", "gated_at", "temperature"))
+    metrics = {**facts, **none, "provenance": provenance(), "metrics": values}
     write_json(folder / "metrics.json", metrics)
     row = {"dataset": like["dataset"], "supervision": "control", **facts, **_shown(values), **provenance()}
     write_json(folder / "row.json", [row | _control(like, "chance")])
@@ -278,7 +280,8 @@ def differences(row: Mapping[str, Any], out: Path) -> list[str]:
         judged = facts["protocol"]["judged"]
         if "ground_truth" in judged and truth_hash(read_truth(folder / "truth.csv")) != judged["ground_truth"]:
             return [f"{name}: {folder / 'truth.csv'} is not the truth that it was judged by, {judged['ground_truth']}"]
-        again = numbers(folder, facts["gated_at"], facts["threshold"], judged.get("hold_out") or ())
+        held, temperature = judged.get("hold_out") or (), facts.get("temperature")
+        again = numbers(folder, facts["gated_at"], facts["threshold"], held, temperature)
     except (KeyError, json.JSONDecodeError) as error:
         return [f"{name}: {facts_file} is not as a test left it ({error!r})"]
     except (ValueError, OSError) as error:

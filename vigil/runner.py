@@ -22,12 +22,14 @@ from vigil.records import (
     DONE,
     FAILED,
     MISSING,
+    NOT_RUN,
     NOT_THERE,
     STALE,
     UNFINISHED,
     Planned,
     changed_since,
     read_record,
+    waits,
     write_record,
 )
 from vigil.staleness import fingerprint, look_again
@@ -52,6 +54,7 @@ class Running:
 class Runner:
     """Runs the steps of `chains`, a list of planned steps for each cell and seed, which are done one after another.
 
+    A step that takes the checkpoint of another cell's fit waits for it, and is not run where that fit fails.
     gpus: names of this machine's, of which each step is handed as many as its machine's config names. jobs: how many
     steps without a GPU run at a time. finished: called with each test that is done, to keep its numbers; what it raises
     as ValueError or OSError fails the step. changed: called whenever a state changes, and now and then.
@@ -69,6 +72,7 @@ class Runner:
         self.chains, self.launcher, self.free = chains, launcher, list(gpus)
         self.pool, self.jobs, self.finished, self.changed = len(gpus), jobs, finished, changed
         self.running: list[Running] = []
+        self._by_record = {planned.step.record: planned for chain in chains for planned in chain}
         self.stopping: int | None = None
 
     def run(self) -> int:
@@ -82,6 +86,7 @@ class Runner:
                 if not self.running:
                     break
                 time.sleep(POLL_S)
+        self._tell_what_waits()
         if self.stopping is not None:
             return 128 + self.stopping
         over = (DONE, NOT_THERE)  # one that somebody stopped alone is unfinished, and no success
@@ -106,18 +111,26 @@ class Runner:
                 self._fail(planned, {"state": FAILED, "error": str(error)})
 
     def _next(self, chain: list[Planned]) -> Planned | None:
-        """The first step of a chain that can be run, if none is running; tests wait for a fit that failed."""
+        """The first step of a chain that can be run, if none is running; tests wait for a fit, and for others' fits."""
         busy = {id(one.planned) for one in self.running}
         for planned in chain:
             if planned.state == DONE:
                 continue
             if id(planned) in busy:
                 return None
-            if planned.state not in (MISSING, NOT_THERE) and not planned.tried:
+            if planned.state not in (MISSING, NOT_THERE) and not planned.tried and not self._waits(planned):
                 return planned
             if planned.step.verb == "fit":
                 return None
         return None
+
+    def _waits(self, planned: Planned) -> str:
+        return waits([self._by_record[fit.record] for fit in planned.step.waits_for()])
+
+    def _tell_what_waits(self) -> None:
+        for planned in self._by_record.values():
+            if planned.state in (NOT_RUN, STALE, UNFINISHED):
+                planned.why = self._waits(planned) or planned.why
 
     def _launch(self, planned: Planned, claimed: list[str]) -> None:
         step = planned.step
@@ -135,6 +148,8 @@ class Runner:
         arguments = step.arguments()
         if step.verb == "test" and step.cell.fit is not None:
             arguments += ["--ckpt_path", str(checkpoint_of(step.folder))]
+        for option, fit in step.needs().items():
+            arguments += [f"--{option}", str(checkpoint_of(fit.folder))]
         command = [sys.executable, "-m", "cli", *arguments]
         record: dict[str, Any] = {"state": UNFINISHED, "fingerprint": now, "command": arguments}
         record |= {"started": _now(), "gpus": claimed, **provenance()}

@@ -14,21 +14,36 @@ from typing import Any
 from vigil.cells import ROOT, Step
 
 SHOWN = 3  # differences that a reason names
-WEIGHTS = ("model.backbone", "model.clip", "model.encoder", "model.weights")  # keys that may name a file or a model
+WEIGHTS = (  # keys that may name a file or a model
+    *("model.backbone", "model.clip", "model.encoder", "model.weights", "model.ranker", "model.start_from"),
+)
 OWN_CODE = ("vigil", "lightning_modules", "datamodules", "callbacks", "cli", "lightning_cli")
 NO_PART = ("runs", "trainer.enable_", "trainer.logger", "data.num_workers", "data.root")  # change no number
 
 
 def fingerprint(step: Step) -> dict[str, dict[str, str]]:
-    """{"config", "code", "data", "weights": {what: its digest or value}} of a step, as things are now."""
+    """{"config", "code", "data", "weights": {what: its digest or value}} of a step, as things are now.
+
+    Among the weights are the checkpoints of other cells' fits, each by all that its own fit was run with.
+    """
     settings = step.settings()
+    named = {key: weights_digest(str(settings[key])) for key in WEIGHTS if settings.get(key)}
     config = {key: json.dumps(value, sort_keys=True, default=str) for key, value in settings.items()}
     return {
         "config": {key: value for key, value in config.items() if not key.startswith(NO_PART)},
         "code": code_of(str(settings.get("model.class_path")), str(settings.get("data.class_path"))),
         "data": {step.dataset: folder_digest(Path(step.place.root(step.dataset, settings)))},
-        "weights": {key: weights_digest(str(settings[key])) for key in WEIGHTS if settings.get(key)},
+        "weights": named | {option: _fitted(fit) for option, fit in step.needs().items()},
     }
+
+
+def _fitted(fit: Step) -> str:
+    """What the last checkpoint of a fit is known by: what the fit was run with, and the file."""
+    record = json.loads(fit.record.read_text()) if fit.record.is_file() else {}
+    if "result" not in record:
+        return "not fitted"
+    parts = {part: digest(of_part) for part, of_part in record["fingerprint"].items()}
+    return f"{digest(parts)}, {weights_digest(str(fit.folder / record['result']))}"
 
 
 def look_again() -> None:

@@ -1,7 +1,8 @@
-"""How sure a number is: bootstrap over videos, paired differences of two systems, mean and spread over seeds."""
+"""How sure a number is: bootstrap over videos, of curves and of means; paired differences; mean and spread of seeds."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -78,6 +79,32 @@ def bootstrap(runs: Runs, resamples: int = 1000, seed: int = 0, level: float = 0
         "average_precision": average_precision(runs.score, runs.positive, runs.negative),
     }
     return {key: Interval(value[key], *np.quantile(drawn[key], [tail, 1 - tail]).tolist()) for key in value}
+
+
+def bootstrap_mean(
+    value: np.ndarray, group: Sequence[str | int], resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """The mean of all samples, and its percentile interval over groups of them, such as the samples of one video.
+
+    value (N,) finite; group (N,): what each sample belongs to. As many groups as there are are drawn with replacement,
+    and a drawn group brings all its samples. The samples' order does not matter, to the last bit. Raises ValueError
+    for no sample, for values that are not finite and for another number of groups.
+    """
+    value = np.asarray(value, dtype=np.float64)
+    if value.shape != (len(group),) or not len(value) or not np.isfinite(value).all():
+        raise ValueError(
+            f"values {value.shape} of {len(group)} groups, {int(np.isfinite(value).sum())} of them finite; one sample "
+            "or more are expected, and of each a finite value and its group"
+        )
+    samples: dict[str | int, list[float]] = {}
+    for name, one in zip(group, value.tolist(), strict=True):
+        samples.setdefault(name, []).append(one)
+    members = [samples[name] for name in sorted(samples)]
+    total, size = (np.array([of(part) for part in members], dtype=np.float64) for of in (math.fsum, len))
+    once = np.ones(len(members), dtype=np.int64)
+    count = draw_videos(once, once, resamples, seed)
+    low, high = np.quantile(count @ total / (count @ size), [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return Interval(math.fsum(value) / len(value), low, high)
 
 
 def paired(

@@ -1,17 +1,17 @@
-"""The files a test leaves, to be judged again or by others: truth, scores, class scores. NumPy, no torch."""
+"""The files a test leaves, to be judged again or by others: truth, scores, class scores, captions. No torch."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vigil import judging
+from vigil.captions import judged_numbers, read_captions
+from vigil.columns import finite, integers, read_columns
 from vigil.curves import Curve, merge_videos
 from vigil.types import Video
 
@@ -30,7 +30,7 @@ def write_truth(file: Path, videos: Sequence[Video]) -> None:
 
 def read_truth(file: Path) -> list[Video]:
     """The videos of a truth.csv. Raises FileNotFoundError, or ValueError naming the line that cannot be read."""
-    lines, column = _table(file, TRUTH)
+    lines, column = read_columns(file, TRUTH)
     videos = []
     for number, *row in zip(lines, *(column[name] for name in TRUTH), strict=True):
         try:
@@ -105,29 +105,40 @@ def write_class_scores(
             writer.writerow([name, first, end, category, *(str(np.float32(value)) for value in score)])
 
 
-def read_class_scores(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The categories (K), the true one of each sample (N,) and its scores float32 (N, K)."""
-    lines, column = _table(file, [*SCORES[:3], "category"])
+def read_class_scores(file: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """The categories (K), and of each sample its video, the true category (N,) and its scores, float32 (N, K)."""
+    lines, column = read_columns(file, [*SCORES[:3], "category"])
     categories = list(column)[4:]
     for number, category in zip(lines, column["category"], strict=True):
         if category not in categories:
             raise ValueError(f"{file}, line {number}: category {category!r} is none of {', '.join(categories)}")
     true = np.array([categories.index(category) for category in column["category"]], dtype=np.int64)
-    return categories, true, np.stack([_finite(file, lines, column[name]) for name in categories], axis=1)
+    score = np.stack([finite(file, lines, column[name]) for name in categories], axis=1)
+    return categories, column["video"], true, score
 
 
 def numbers(
-    folder: Path, gated_at: float | None = None, threshold: float | None = None, unseen: Sequence[str] = ()
+    folder: Path,
+    gated_at: float | None = None,
+    threshold: float | None = None,
+    unseen: Sequence[str] = (),
+    temperature: float | None = None,
 ) -> dict[str, float]:
-    """Every number that the files of a test's folder give, keyed as in metrics.json; see `judging.frame_numbers`."""
+    """Every number that the files of a test's folder give, keyed as in metrics.json; see `judging.frame_numbers`.
+
+    temperature: of the class scores, as fitted on validation. How alike captions are to one another is not among them,
+    for that needs their embeddings.
+    """
     values: dict[str, float] = {}
     if (folder / "scores.csv").is_file() and (folder / "truth.csv").is_file():
         videos = read_truth(folder / "truth.csv")
         curves, refined = read_scores(folder / "scores.csv", videos)
         values |= judging.frame_numbers(videos, curves, refined, gated_at, threshold, unseen)
     if (folder / "class_scores.csv").is_file():
-        _, true, score = read_class_scores(folder / "class_scores.csv")
-        values |= judging.top_k(true, score)
+        _, of_video, true, score = read_class_scores(folder / "class_scores.csv")
+        values |= judging.class_numbers(true, score, of_video, temperature)
+    if (folder / "captions.csv").is_file():
+        values |= judged_numbers(read_captions(folder / "captions.csv"))
     return values | _pixel_numbers(folder)
 
 
@@ -175,74 +186,16 @@ def _at(curve: Curve, edge: np.ndarray) -> np.ndarray:
     return curve.score[np.searchsorted(curve.edge, edge[:-1], side="right") - 1]
 
 
-def _table(file: Path, needed: Sequence[str]) -> tuple[list[int], dict[str, list[str]]]:
-    """The columns of a CSV and the line that each row stands on. Raises ValueError for a missing column or cell."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; a CSV with the columns {','.join(needed)} is expected")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        header = [name.strip() for name in next(csv.reader(text.splitlines()[:1]), [])]
-        _refuse_header(file, header, needed)
-        lines, columns = _quoted(text, len(header)) if '"' in text else _plain(text, len(header))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file}: no CSV in UTF-8 ({error}); save it as one") from None
-    except _WrongWidth as wrong:
-        line, found = wrong.args
-        raise ValueError(
-            f"{file}, line {line}: {found} columns, {len(header)} are expected as line 1 names them"
-        ) from None
-    return lines, dict(zip(header, columns, strict=True))
-
-
-def _refuse_header(file: Path, header: Sequence[str], needed: Sequence[str]) -> None:
-    absent = [name for name in needed if name not in header]
-    if absent or len(set(header)) < len(header):
-        lacking = f"no column {', '.join(absent)}" if absent else "two columns of one name"
-        raise ValueError(
-            f"{file}, line 1: {lacking}; its columns are {', '.join(header) or 'none'}, {','.join(needed)} are expected"
-        )
-
-
-class _WrongWidth(Exception):
-    """The number of a line, and how many columns it has."""
-
-
-def _plain(text: str, width: int) -> tuple[list[int], list[list[str]]]:
-    """`_quoted` of a text without a quotation mark, twice as fast."""
-    rest = text.split("\n")[1:]
-    lines = [number for number, line in enumerate(rest, 2) if line]
-    rows = [line for line in rest if line]
-    for number, line in zip(lines, rows, strict=True):
-        if line.count(",") != width - 1:
-            raise _WrongWidth(number, line.count(",") + 1)
-    cells = ",".join(rows).split(",") if rows else []
-    return lines, [cells[column::width] for column in range(width)]
-
-
-def _quoted(text: str, width: int) -> tuple[list[int], list[list[str]]]:
-    """Of the rows of a CSV after its first the line that each ends on, and `width` columns. Raises _WrongWidth."""
-    reader = csv.reader(io.StringIO(text))
-    next(reader)
-    lines, rows = [], []
-    for row in reader:
-        if row and len(row) != width:
-            raise _WrongWidth(reader.line_num, len(row))
-        if row:
-            lines.append(reader.line_num)
-            rows.append(row)
-    return lines, [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
-
-
 def _score_columns(
     file: Path, index: Mapping[str, int], lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    lines, column = _table(file, SCORES)
+    lines, column = read_columns(file, SCORES)
     video = np.array([index.get(name, -1) for name in column["video"]], dtype=np.int64)
     for row in np.flatnonzero(video < 0)[:1]:
         raise ValueError(
             f"{file}, line {lines[row]}: {column['video'][row]!r} is none of the {len(index)} videos to be judged"
         )
-    first, end = (_integers(file, lines, column[name]) for name in ("first_frame", "end_frame"))
+    first, end = (integers(file, lines, column[name]) for name in ("first_frame", "end_frame"))
     for row in np.flatnonzero((first < 0) | (end <= first) | (end > lengths[video]))[:1]:
         raise ValueError(
             f"{file}, line {lines[row]}: frames {first[row]} to {end[row]} of {column['video'][row]}, which has "
@@ -258,44 +211,13 @@ def _score_columns(
     return video, first, end, _scores(file, lines, column["score"]), _scores(file, lines, given) if any(given) else None
 
 
-def _integers(file: Path, lines: Sequence[int], texts: Sequence[str]) -> np.ndarray:
-    try:
-        return np.fromiter(map(int, texts), np.int64, len(texts))
-    except (ValueError, OverflowError):
-        row = next(row for row, text in enumerate(texts) if not re.fullmatch(r"\s*[+-]?[0-9]{1,15}\s*", text))
-        raise ValueError(
-            f"{file}, line {lines[row]}: the frame {texts[row]!r} is no whole number; frames count from 0, and ends "
-            "are exclusive"
-        ) from None
-
-
-def _finite(file: Path, lines: Sequence[int], texts: Sequence[str]) -> np.ndarray:
-    """float32, each text's nearest."""
-    try:
-        value = np.fromiter(map(float, texts), np.float64, len(texts))
-    except ValueError:  # some text, which is then the first to be named
-        value = np.array([_parsed(text) for text in texts], dtype=np.float64)
-    for row in np.flatnonzero(~np.isfinite(value))[:1]:
-        raise ValueError(
-            f"{file}, line {lines[row]}: the score {texts[row]!r} is no finite number; give every frame one"
-        )
-    return value.astype(np.float32)
-
-
 def _scores(file: Path, lines: Sequence[int], texts: Sequence[str]) -> np.ndarray:
-    value = _finite(file, lines, texts)
+    value = finite(file, lines, texts)
     for row in np.flatnonzero((value < 0) | (value > 1))[:1]:
         raise ValueError(
             f"{file}, line {lines[row]}: the score {texts[row]} does not lie in [0, 1]; rescale all scores alike"
         )
     return value
-
-
-def _parsed(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
 
 
 def _refuse_overlap(file: Path, videos: Sequence[Video], video: np.ndarray, first: np.ndarray, end: np.ndarray) -> None:

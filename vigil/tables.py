@@ -6,11 +6,12 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vigil import leaderboard
+from vigil.caption_table import caption_table
 from vigil.cells import ROOT, Place
 from vigil.comparison import DetailsIn
 from vigil.measured import Row
@@ -31,6 +32,7 @@ STORED = (
     "row.json",
 )  # what a published row keeps of its run
 README = ROOT / "README.md"
+SAMPLES = 4  # events whose captions are shown beside one another
 # a benchmark file's name and, to show some of its tables alone, datasets: `leaderboard: demo on UCF-Crime, UBnormal`
 MARKED = re.compile(r"(<!-- leaderboard: ([\w-]+)(?: on ([^>]+?))? -->\n)(.*?)(<!-- end of leaderboard -->)", re.DOTALL)
 
@@ -38,11 +40,34 @@ MARKED = re.compile(r"(<!-- leaderboard: ([\w-]+)(?: on ([^>]+?))? -->\n)(.*?)(<
 def write_tables(place: Place, chains: Sequence[Sequence[Planned]], asked: Sequence[Sequence[Planned]]) -> str:
     """measured.csv and leaderboard.md, .csv, .html of all finished tests in the benchmark's folder; the Markdown.
 
+    Where systems were judged by what they say, captions.md has their captions of some events beside one another.
     chains: of the whole file, whose results stay in the tables; asked: those whose lack of a result is told.
     """
     rows = rows_of(place.out, chains)
     write_measured(place.out / "measured.csv", rows)
-    return write_leaderboard(place.out, place.out, unfinished(asked))
+    text = write_leaderboard(place.out, place.out, unfinished(asked))
+    said = captions(place.out, rows)
+    (place.out / "captions.md").unlink(missing_ok=True)  # of rows that are no longer there
+    if said:
+        (place.out / "captions.md").write_text(said)
+        text += f"\nWhat the systems say of the same events: {place.out / 'captions.md'}\n"
+    return text
+
+
+def captions(out: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the rows' systems say of the same events, a Markdown table for each test and protocol; empty without any.
+
+    Of a cell with several seeds the first one's.
+    """
+    groups: dict[tuple[str, str], dict[str, Path]] = {}
+    titles: dict[tuple[str, str], str] = {}
+    for row in rows:
+        file = out / row["folder"] / "captions.csv"
+        if row.get("caption_sbert") is not None and file.is_file():
+            key = (row["test"], json.dumps(row["protocol"]["judged"], sort_keys=True, default=str))
+            groups.setdefault(key, {}).setdefault(row["cell"], file)
+            titles[key] = f"{row['dataset']}{', demo copy' if row['demo'] else ''}"
+    return "\n".join(f"### {titles[key]}\n\n{caption_table(files, SAMPLES)}" for key, files in groups.items())
 
 
 def rows_of(out: Path, chains: Sequence[Sequence[Planned]]) -> list[dict[str, Any]]:

@@ -107,10 +107,12 @@ class Clip:
     """What a datamodule hands out: B windows of one video, or B bags; a stream is named as in the system's views.
 
     pixels {stream: uint8 (B, T, C, Y, X); a bag: (B, N, T, C, Y, X)} or features {stream: float32 (B, N, D)}; readings
-    of a frozen backbone are features {their name: float32 (B, N, …)}, N 1 for windows.
-    frame {stream: int64 (B, T); a bag: (B, N, T); features: (B, N)}: where each row was sampled.
+    of a frozen backbone are features {their name: float32 (B, N, …)}, N 1 for windows; of events (B, N, …) in the dtype
+    they are kept in, (B, …) where the bag has one segment.
+    frame {stream: int64 (B, T); a bag: (B, N, T); features: (B, N), of events as pixels}: where each row was sampled.
     span int64 (B, 2): the frames this clip answers for. label (B,), frame_label (B, T), mask bool (B, T, Y, X).
-    text: the sentence of each, or its phrases joined by commas; phrases: the categories that each is asked about.
+    text: the sentence of each, or its phrases joined by commas; None of stretches that nobody described. phrases: the
+    categories that each is asked about.
     fps: frames per second of each row's video, float32 (B,), NaN where unknown.
     """
 
@@ -143,10 +145,11 @@ class Prediction:
     """What a system hands back for a Clip.
 
     frame_score float32 (B, T) in [0, 1]: one per sampled frame, held until the next within the clip's span.
-    pixel_score float32 (B, T, Y, X) in [0, 1], caption [str] * B, class_score float32 (B, K): None where there is none.
+    pixel_score float32 (B, T, Y, X) in [0, 1], caption [str] * B, class_score float32 (B, K).
+    Each is None where the system gives none; frame_score only of a system that says `scores_frames = False`.
     """
 
-    frame_score: Tensor
+    frame_score: Tensor | None = None
     pixel_score: Tensor | None = None
     caption: list[str] | None = None
     class_score: Tensor | None = None
@@ -159,6 +162,8 @@ class Watcher(Protocol):
     an anomalous and a normal one where `balanced`; window_batch: windows of one video scored at a time.
     fit_unit: None, or the whole fitting set is one batch, a row per "segment" or the mean of a "video"'s. fit_fraction:
     share of the training videos that is fitted on, drawn by class. validates: whether a fit needs validation videos.
+    scores_frames: whether its predictions hold frame scores. event_s: None, or of a system that describes events: the
+    seconds of each stretch that it is shown of a video in which nobody marked any.
     """
 
     fit_views: dict[str, View]
@@ -169,3 +174,5 @@ class Watcher(Protocol):
     fit_unit: Literal["video", "segment"] | None
     fit_fraction: float
     validates: bool
+    scores_frames: bool
+    event_s: float | None
