@@ -1,4 +1,4 @@
-"""Answers with gradients, clips that were looked at before, and mixed readings: against Hugging Face, peft and loops."""
+"""Answers with gradients, clips looked at before, mixed readings: against Hugging Face, peft and plain loops."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class Prediction:
     """What a system hands back for a Clip.
 
     frame_score float32 (B, T) in [0, 1]: one per sampled frame, held until the next within the clip's span.
-    pixel_score float32 (B, T, Y, X) in [0, 1], caption [str] * B, class_score float32 (B, K).
+    pixel_score float32 (B, T, Y, X) in [0, 1], caption [str] * B, class_score float32 (B, K), log-likelihoods.
     Each is None where the system gives none; frame_score only of a system that says `scores_frames = False`.
     """
 
