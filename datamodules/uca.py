@@ -136,12 +136,13 @@ class Uca(VideoDataModule):
             return {}
         events = self.sampled("test")
         asked = {event.video.name: event.video for event in events}  # no event of a video may be left
-        # two sentences may describe one stretch, and the metric drops what comes twice unless it is told
-        samples = Counter((event.video.name, event.first, event.end) for event in events)
+        # two sentences may describe one stretch, and a metric drops what comes twice unless it is told
         if self.task == "probe":
-            return {"top": TopK(list(asked.values()), self.categories, samples)}
+            stretches = Counter((event.video.name, event.first, event.end) for event in events)
+            return {"top": TopK(list(asked.values()), self.categories, stretches)}
         from vigil.caption_metrics import CaptionSimilarity
 
+        samples = Counter((event.video.name, event.first, event.end, event.sentence or "") for event in events)
         return {"captions": CaptionSimilarity(list(asked.values()), samples, self.sbert)}
 
     def known(self, split: str) -> list[Video]:

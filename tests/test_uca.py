@@ -305,7 +305,7 @@ def test_captions_are_judged_by_sentence_bert_and_classes_by_likelihood(world: P
     assert (captions.main_metric, probe.main_metric) == ("caption_sbert", "top1")
     metric = captions.metrics("test")["captions"]
     assert {video.name for video in metric.videos} == set(WORLD["Test"])
-    assert metric.samples == {
+    assert {key[:3]: count for key, count in metric.samples.items()} == {
         ("Fighting002_x264", 5, 15): 1, ("Fighting002_x264", 5, 20): 1, ("Fighting002_x264", 25, 49): 1,
         ("Arson002_x264", 10, 30): 1, ("Normal_Videos_002_x264", 0, 25): 1,
     }  # fmt: skip

@@ -33,18 +33,16 @@ class CaptionSimilarity(Metric):
     """Cosine of Sentence-BERT embeddings between each caption and the sentence of its stretch, and stereotyping.
 
     A sample is one row of a clip: prediction.caption and clip.text, keyed by video, span and sentence; what comes twice
-    counts once, with the caption that came first. samples {(video, first frame, end frame): how many sentences the
-    dataset has of it}: one sentence that stands for several counts as often. An empty caption is a caption. model: as
+    counts once, with the caption that came first. samples {(video, first frame, end frame, sentence): how often the
+    dataset has it}: it counts as often. An empty caption is a caption. model: as
     `load_sbert` takes it. Raises FileNotFoundError where that is not there; ValueError without captions, without a
-    sentence or for a clip of no video of the list, and in compute naming videos without a sample or a stretch that
-    lacks sentences.
+    sentence or for a clip of no video of the list, and in compute naming videos without a sample or a sample
+    without a caption.
     """
 
     full_state_update = False
 
-    def __init__(
-        self, videos: Sequence[Video], samples: Mapping[tuple[str, int, int], int], model: str = OFFLINE
-    ) -> None:
+    def __init__(self, videos: Sequence[Video], samples: Mapping[Key, int], model: str = OFFLINE) -> None:
         super().__init__(compute_with_cache=False)
         self.videos, self.samples, self.model = list(videos), dict(samples), model
         self._index = {video.name: index for index, video in enumerate(self.videos)}
@@ -116,21 +114,14 @@ class CaptionSimilarity(Metric):
                 f"{len(missing)} of {len(self.videos)} videos have no caption: {', '.join(missing[:10])}"
                 f"{', …' if len(missing) > 10 else ''}; describe every stretch of every video"
             )
-        found: dict[tuple[str, int, int], list[str]] = {stretch: [] for stretch in self.samples}
-        for name, first, end, sentence in said:
-            found.setdefault((name, first, end), []).append(sentence)
-        rows = []
-        for (name, first, end), sentences in found.items():
-            expected = self.samples.get((name, first, end), len(sentences))
-            if len(sentences) not in {1, expected}:
-                raise ValueError(
-                    f"{name}: frames {first} to {end} came with {len(sentences)} different sentences of {expected}; "
-                    "describe every one of them"
-                )
-            times = expected // len(sentences)
-            rows += [
-                ((name, first, end, text), said[name, first, end, text]) for text in sentences for _ in range(times)
-            ]
+        absent = [key for key in self.samples if key not in said]
+        if absent:
+            name, first, end, sentence = absent[0]
+            raise ValueError(
+                f"{name}: {len(absent)} samples have no caption, the first frames {first} to {end}, {sentence!r}; "
+                "describe every one of them"
+            )
+        rows = [(key, text) for key, text in said.items() for _ in range(self.samples.get(key, 1))]
         return sorted(rows, key=lambda row: (self._index[row[0][0]], row[0]))
 
     def _embedded(self, texts: set[str]) -> dict[str, np.ndarray]:
