@@ -63,10 +63,11 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
         self.signal = number
         if number == signal.SIGINT:
-            sys.stderr.write("\nStopping after this batch, with a checkpoint; Ctrl-C again stops at once.\n")
+            sys.stderr.write("\nStopping after this step, with a checkpoint; Ctrl-C again stops at once.\n")
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        if not trainer.is_last_batch:  # the epoch's last batch has a validation still to come
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, _: Any, __: Any, i: int) -> None:
+        stepped = (i + 1) % trainer.accumulate_grad_batches == 0  # what is accumulated is in no checkpoint
+        if stepped and not trainer.is_last_batch:  # the epoch's last batch has a validation still to come
             self._stop_if_told(trainer)
         if trainer.global_step >= self._saved_step + self.every_n_steps:
             self._save(trainer)

@@ -65,19 +65,30 @@ def export(
     (folder / ABOUT).write_text(json.dumps(made_for | about, indent=1, default=str) + "\n")
 
 
-def read_export(folder: Path, mllm: Mllm, adapter: PeftModel | None, bridge: nn.Module | None) -> dict[str, Any]:
-    """Put an exported folder's weights into adapters and bridge; what its vigil.json says, {} without one.
+def read_export(
+    folder: Path, mllm: Mllm, adapter: PeftModel | None, bridge: nn.Module | None, made_with: dict[str, Any]
+) -> dict[str, Any]:
+    """Put an exported folder's weights into adapters and bridge; what its vigil.json says.
 
-    Raises FileNotFoundError where a part is missing, ValueError where it was made for another backbone or shape.
+    made_with: settings that must be the same there. Raises FileNotFoundError where a part is missing, ValueError where
+    it was made for another backbone, with other settings, or does not say what it was fitted on.
     """
-    about: dict[str, Any] = {}
-    if (folder / ABOUT).is_file():
-        about = json.loads((folder / ABOUT).read_text())
-        if about["files"] != mllm.key["files"]:
-            raise ValueError(
-                f"{folder}: an adapter for {about['backbone']}, here the backbone is {mllm.name}, whose files differ; "
-                "give the backbone that it was trained on"
-            )
+    if not (folder / ABOUT).is_file():
+        raise FileNotFoundError(
+            f"{folder}: no {ABOUT}, which says what this adapter was made for and fitted on; a fit leaves one in the "
+            "folder adapter/ of its run"
+        )
+    about: dict[str, Any] = json.loads((folder / ABOUT).read_text())
+    if about["files"] != mllm.key["files"]:
+        raise ValueError(
+            f"{folder}: an adapter for {about['backbone']}, here the backbone is {mllm.name}, whose files differ; "
+            "give the backbone that it was trained on"
+        )
+    other = [
+        f"{name} {about.get(name)!r}, here {value!r}" for name, value in made_with.items() if about.get(name) != value
+    ]
+    if other:
+        raise ValueError(f"{folder}: it was fitted with {'; '.join(other)}; give the same, or fit anew")
     for part, file in ((adapter, WEIGHTS), (bridge, BRIDGE)):
         if part is not None:
             _put(folder / file, mllm, part)

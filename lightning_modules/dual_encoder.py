@@ -19,6 +19,7 @@ from vigil.mllm import ChosenBy, Mllm
 from vigil.mllm_prompts import Looked, frame_rate
 from vigil.types import Clip, Prediction, View
 
+MIX_RATE = 1e-2  # of the late fusion's one number: at an adapter's rate a short fit would not move it
 BLIND = (2, 56, 56)  # a shape of pixels that lays out a prompt of which every visual token is replaced
 
 
@@ -36,8 +37,10 @@ class DualEncoder(System):
     latter are scored, see Mllm.choose. view: 16 frames of an event; mil_view: its 32 windows, by default the ranker's.
     keep_visual_tokens: in the store, so that later epochs skip the vision encoder; 22 MB an event at 7B, in bf16.
     save_memory: gradient checkpointing. event_s: of the stretches of a video that nobody annotated.
-    Source: "dual encoder" paper, Sec. 2 and 3.2. Differs: nothing in (A), (B), (C); qformer and late are its proposals
-    of Sec. 4.3 and 5, whose form is ours. No optimiser, length of training or LoRA rank stands in the paper.
+    Source: "dual encoder" paper, Sec. 2 and 3.2; qformer and late are its proposals, Sec. 4.3 and 5, in a form of ours.
+    Differs: a MIL feature is the mean class token of a window's frames, in 32 windows that adjoin; the paper says
+    "patch-level" and "sliding" and no more. No optimiser, length of training or LoRA rank stands in the paper. The loss
+    is the mean over the answers' tokens of a process's share of a batch, as Hugging Face takes it.
     """
 
     scores_frames = False
@@ -85,6 +88,11 @@ class DualEncoder(System):
         if view.segments != 1 or (mil_view is not None and mil_view.segments is None):
             raise ValueError(f"view {view} must have one segment, and mil_view {mil_view} segments")
         mil_ranker = None if ranker is None else load_ranker(ranker)
+        if mil_ranker is not None and mil_features == "encoder" and not mil_ranker.train_blocks:
+            raise ValueError(
+                f"{ranker}: this ranker's encoder was frozen (train_blocks 0), so its features hold nothing of "
+                "anomalies; fit it with --model.train_blocks 12, or take mil_features: hidden"
+            )
         views = {} if fusion == "mil_only" else {"video": view}
         if mil_ranker is not None:
             views["mil"] = mil_view or mil_ranker.fit_views["video"]
@@ -127,17 +135,18 @@ class DualEncoder(System):
         if self.trained and self.hparams.save_memory:
             self.mllm.save_memory()
         if self.ranker is not None:
-            self.seen |= self.ranker.seen
+            self._inherit(self.ranker.seen)
         if self.hparams.start_from is not None:
             self.start_from(self.hparams.start_from)
+        self.mllm.train(self.trained)  # Lightning leaves modes as they are: dropout of the adapters, saving of memory
 
     def start_from(self, file: str | Path) -> None:
         """Take what an exported folder holds, or the bridge of an alignment stage's checkpoint; and all it has seen."""
         if Path(file).is_dir():
-            about = read_export(Path(file), self.mllm, self.adapter, self.bridge)
+            about = read_export(Path(file), self.mllm, self.adapter, self.bridge, self._made_with())
             if self.mix is not None:
                 self.mix.data.fill_(about["mix"])
-            self.seen |= about.get("seen", {})
+            self._inherit(about["seen"])
             return
         if self.bridge is None:
             raise ValueError(
@@ -153,8 +162,25 @@ class DualEncoder(System):
                 f"{file}: {len(wrong)} of the {len(own)} tensors of this fusion's bridge are missing there or of "
                 f"another shape, the first {wrong[0]}; give the checkpoint of an alignment stage with the same settings"
             )
+        if checkpoint["reading_key"] != plain(self.reading_key()):
+            raise ValueError(
+                f"{file}: it was fitted with another backbone or ranker; give those that it was fitted with"
+            )
         self.bridge.load_state_dict({name: named[name] for name in own})
-        self.seen |= checkpoint["seen"]
+        self._inherit(checkpoint["seen"])
+
+    def _inherit(self, seen: dict[str, Any]) -> None:
+        """Note what something that this starts from has seen, beside what is noted already."""
+        for name, what in seen.items():
+            told = next(
+                said for said in (name, *(f"{name}, {k}" for k in range(2, 99))) if self.seen.get(said, what) == what
+            )
+            self.seen[told] = what
+
+    def _made_with(self) -> dict[str, Any]:
+        """What an export's weights mean nothing without; as JSON has it."""
+        names = ("fusion", "mil_features", "queries", "query_width", "query_layers", "query_heads")
+        return {**{name: self.hparams[name] for name in names}, "lora": plain(self.lora), **self._ranked()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.configure_model()
@@ -170,6 +196,8 @@ class DualEncoder(System):
             )
 
     def setup(self, stage: str) -> None:
+        if str(getattr(stage, "value", stage)) == "fit" and not self.trained:
+            raise ValueError("fusion none and lora null train nothing; this is for lightning test and predict")
         self.configure_model()
         data = self.trainer.datamodule
         probed = str(getattr(stage, "value", stage)) == "test" and getattr(data, "task", None) == "probe"
@@ -313,12 +341,11 @@ class DualEncoder(System):
 
     def configure_optimizers(self) -> dict[str, Any]:
         named = {name: value for name, value in self.named_parameters() if value.requires_grad}
-        if not named:
-            raise ValueError("fusion none and lora null train nothing; this is for lightning test and predict")
-        adapters = [value for name, value in named.items() if "lora_" in name]
-        others = [value for name, value in named.items() if "lora_" not in name]
-        rates = ((adapters, self.hparams.learning_rate), (others, self.hparams.bridge_learning_rate))
-        groups = [{"params": values, "lr": rate} for values, rate in rates if values]
+        rates = {"lora_": self.hparams.learning_rate, "bridge.": self.hparams.bridge_learning_rate, "mix": MIX_RATE}
+        groups = []
+        for part, rate in rates.items():
+            chosen = [value for name, value in named.items() if part in name]
+            groups += [{"params": chosen, "lr": rate}] if chosen else []
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = get_cosine_schedule_with_warmup(optimizer, round(self.hparams.warmup * steps), steps)
@@ -334,6 +361,11 @@ class DualEncoder(System):
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
             return
         folder = Path(self.trainer.default_root_dir) / "adapter"
-        about = {**self.protocol, "mix": None if self.mix is None else float(self.mix), "seen": plain(self.seen)}
+        about = {
+            **self.protocol,
+            **self._made_with(),
+            "mix": None if self.mix is None else float(self.mix),
+            "seen": plain(self.seen),
+        }
         export(folder, self.mllm, self.adapter, self.bridge, about)
         rank_zero_info(f"Adapters as peft reads them: {folder}")

@@ -86,8 +86,9 @@ def alignment_loss(query: Tensor, tokens: Sequence[Tensor]) -> tuple[Tensor, Ten
         raise ValueError(f"{query.shape[1]} queries are aligned with {short[0]} visual tokens; take fewer queries")
     pooled = [torch.stack([part.mean(0) for part in own.float().tensor_split(query.shape[1])]) for own in tokens]
     target = torch.stack(pooled)
-    query = query.float()
-    apart = 1 - cosine_similarity(query, target, dim=-1).mean()
-    cosine = normalize(query.mean(1), dim=-1) @ normalize(target.mean(1), dim=-1).T / TEMPERATURE
+    with torch.autocast(query.device.type, enabled=False):  # bf16 would leave steps of 0.05 of a cosine / TEMPERATURE
+        query = query.float()
+        apart = 1 - cosine_similarity(query, target, dim=-1).mean()
+        cosine = normalize(query.mean(1), dim=-1) @ normalize(target.mean(1), dim=-1).T / TEMPERATURE
     same = torch.arange(len(query), device=query.device)
     return apart, (cross_entropy(cosine, same) + cross_entropy(cosine.T, same)) / 2
