@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
@@ -216,6 +217,19 @@ def test_a_fit_that_is_stopped_ends_in_the_weights_of_one_that_is_not(
     resumed = lightning(*command, cwd=tmp_path / "stopped")
     assert resumed.returncode == 0, resumed.stderr
     assert_equal(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
+
+
+def test_the_config_of_eight_gpus_is_the_same_recipe() -> None:
+    one, eight = (
+        yaml.safe_load((ROOT / "configs" / "systems" / f"dual_encoder{end}.yaml").read_text())
+        for end in ("", "_8_gpus")
+    )
+    steps = [
+        config["model"]["init_args"].pop("batch_size") * config["trainer"].pop("accumulate_grad_batches", 1)
+        for config in (one, eight)
+    ]
+    assert steps == [32, 32]
+    assert one == eight
 
 
 def test_wrong_combinations_and_rankers_are_refused(backbone: Path, ranker: Path, tmp_path: Path) -> None:
