@@ -131,6 +131,8 @@ class DualEncoder(System):
         if self.built:
             return
         self.built = True
+        if self.trained:
+            self.mllm.load()
         self.__dict__["adapter"] = None if self.lora is None else add_lora(self.mllm, self.lora)
         if self.trained and self.hparams.save_memory:
             self.mllm.save_memory()

@@ -377,6 +377,7 @@ class Mllm(nn.Module):
         empty = [i for i, answer in enumerate(answers) if not answer.strip()]
         if empty:
             raise ValueError(f"answers {empty} of {len(answers)} are empty; a sentence for each clip is expected")
+        self.load()
         said = [
             [*self.processor.tokenizer(text, add_special_tokens=False)["input_ids"], self._end_id] for text in answers
         ]
