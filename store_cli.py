@@ -22,7 +22,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from vigil.reading_file import ReadingFile, remove_stale
-from vigil.store import folder_name, keep_tensors, reading_files, readings_root
+from vigil.store import folder_name, keep_tensors, reading_files, readings_root, without_stretch
 
 OURS = ("view", "precision", "pixels", "stream")  # what System adds to the key; the rest is the backbone's
 SHOWN = 10
@@ -107,7 +107,7 @@ def facts(folder: Path) -> Facts:
             status = path.lstat()
             if path in readings:
                 with ReadingFile(path) as file:
-                    tensors.update(list(file.entries))
+                    tensors.update({without_stretch(name) for name in file.entries})
         except FileNotFoundError:
             continue
         except ValueError:
@@ -235,7 +235,9 @@ def _bytes_of(folder: Path, names: set[str]) -> int:
         try:
             with ReadingFile(path) as file:
                 n_bytes += sum(
-                    file.entries[name].end_byte - file.entries[name].first_byte for name in names & set(file.entries)
+                    entry.end_byte - entry.first_byte
+                    for name, entry in file.entries.items()
+                    if without_stretch(name) in names
                 )
         except (ValueError, FileNotFoundError):
             continue

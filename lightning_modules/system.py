@@ -259,9 +259,8 @@ def load_checkpoint(file: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{file}: no checkpoint here to start from; a fit leaves last.ckpt in its folder")
     try:
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        why = str(error).splitlines()[0]
-        raise ValueError(f"{file}: no checkpoint of a fit, or a damaged one ({why}); fit it again") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise ValueError(f"{file}: no checkpoint of a fit, or a damaged one; fit it again") from None
     if "seen" not in checkpoint:
         raise ValueError(f"{file}: it does not say which videos it saw, so no test could be trusted; fit it again")
     return checkpoint

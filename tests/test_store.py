@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save_file
 
 from tests.disks import closed, largest_file
-from vigil.store import FileMemory, Store, cache_root, content_hash, fingerprint, refuse_shared_names
+from vigil.store import FileMemory, Store, cache_root, content_hash, fingerprint, keep_tensors, refuse_shared_names
 
 KEY = {"encoder": "abc", "view": {"frames": 4, "segments": 32}}
 
@@ -410,3 +410,12 @@ def test_a_frame_folder_has_a_fingerprint(tmp_path: Path) -> None:
         for number, content in enumerate((b"a", b"b", last)):
             (tmp_path / folder / f"{number}.jpg").write_bytes(content)
     assert fingerprint(tmp_path / "one") == fingerprint(tmp_path / "copy") != fingerprint(tmp_path / "other")
+
+
+def test_keeping_a_reading_of_events_keeps_that_of_every_event(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"video")
+    store = Store({"reads": "events"}, tmp_path / "store")
+    store.write(video, {name: torch.ones(2) for name in ("tokens.0-9", "tokens.12-40", "mil.0-9", "hidden.20")})
+    assert keep_tensors(store.folder, ["tokens"]) > 0
+    assert store.names(video) == ["tokens.0-9", "tokens.12-40"]

@@ -238,6 +238,11 @@ def reading_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
+def without_stretch(name: str) -> str:
+    """The name that a system reads under, of a tensor of one event: tokens for tokens.12-40."""
+    return re.sub(r"\.\d+-\d+$", "", name)
+
+
 def refuse_shared_names(kept: Mapping[str, Iterable[str]]) -> None:
     """Raises ValueError where two streams keep a tensor of one name: a clip holds one. kept: {stream: names}."""
     owner: dict[str, str] = {}
@@ -251,7 +256,7 @@ def refuse_shared_names(kept: Mapping[str, Iterable[str]]) -> None:
 
 
 def keep_tensors(folder: Path, names: Iterable[str]) -> int:
-    """Drop every tensor but `names` from the files of a store's folder; the bytes that this freed.
+    """Drop every tensor but `names`, those of events among them, from a store's folder; the bytes that this freed.
 
     A file that holds none of them goes. A damaged file stays, for a filling to report; one that another process removes
     meanwhile is passed over. Raises ValueError for a name that no file holds, before anything is dropped.
@@ -263,16 +268,16 @@ def keep_tensors(folder: Path, names: Iterable[str]) -> int:
                 held[path] = set(file.entries)
         except (ValueError, FileNotFoundError):
             continue
-    there = set().union(*held.values())
+    there = {without_stretch(name) for inside in held.values() for name in inside}
     if names - there:
         raise ValueError(
             f"{folder}: no video has {', '.join(sorted(names - there))}; there are {', '.join(sorted(there)) or 'none'}"
         )
     freed = 0
     for path, inside in held.items():
-        if inside <= names:
+        kept = {name for name in inside if without_stretch(name) in names}
+        if kept == inside:
             continue
-        kept = inside & names
         try:
             before = path.stat().st_size
             if not kept:
