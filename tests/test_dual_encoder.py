@@ -219,6 +219,18 @@ def test_a_fit_that_is_stopped_ends_in_the_weights_of_one_that_is_not(
     assert_equal(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
 
 
+def test_two_processes_fit_and_judge(world: Path, backbone: Path, ranker: Path, tmp_path: Path) -> None:
+    two = ("--trainer.devices", 2, "--trainer.strategy", "ddp", "--leaks", "record", "--model.fusion", "late")
+    given = arguments(world, backbone, ranker, Path("runs"), *two)
+    done = lightning("fit", *given, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr  # a parameter without a gradient would stop DDP
+    (last,) = tmp_path.rglob("last.ckpt")
+    tested = lightning("test", *given, "--ckpt_path", last, cwd=tmp_path)
+    assert tested.returncode == 0, tested.stderr
+    (captions,) = tmp_path.rglob("captions.csv")
+    assert len(captions.read_text().splitlines()) == 1 + 6
+
+
 def test_the_config_of_eight_gpus_is_the_same_recipe() -> None:
     one, eight = (
         yaml.safe_load((ROOT / "configs" / "systems" / f"dual_encoder{end}.yaml").read_text())
