@@ -44,7 +44,7 @@ class DualEncoder(System):
     """
 
     scores_frames = False
-    decided_by_fit = ("fusion", "lora", "mil_features", "queries", "query_layers", "query_width")
+    decided_by_fit = ("fusion", "lora", "mil_features", "queries", "query_layers", "query_width", "query_heads")
 
     def __init__(
         self,
@@ -164,9 +164,10 @@ class DualEncoder(System):
                 f"{file}: {len(wrong)} of the {len(own)} tensors of this fusion's bridge are missing there or of "
                 f"another shape, the first {wrong[0]}; give the checkpoint of an alignment stage with the same settings"
             )
-        if checkpoint["reading_key"] != plain(self.reading_key()):
+        heads = checkpoint["hyper_parameters"].get("query_heads")
+        if checkpoint["reading_key"] != plain(self.reading_key()) or heads != self.hparams.query_heads:
             raise ValueError(
-                f"{file}: it was fitted with another backbone or ranker; give those that it was fitted with"
+                f"{file}: it was fitted with another backbone, ranker or number of query_heads; give those of its fit"
             )
         self.bridge.load_state_dict({name: named[name] for name in own})
         self._inherit(checkpoint["seen"])

@@ -114,6 +114,8 @@ def test_the_alignment_stage_trains_the_q_former_alone_and_hands_it_on(
     assert_equal(second.bridge.state_dict(), first.bridge.state_dict())
     with pytest.raises(ValueError, match=r"tensors of this fusion's bridge are missing there or of another shape"):
         system_of(backbone, ranker, "concat", start_from=str(tmp_path / "align.ckpt"))
+    with pytest.raises(ValueError, match=r"align\.ckpt: it was fitted with another backbone, ranker or number of"):
+        system_of(backbone, ranker, "qformer", query_heads=2, start_from=str(tmp_path / "align.ckpt"))
     other = write_ranker(tmp_path / "wider.ckpt", hidden=(8, 4))
     with pytest.raises(ValueError, match=r"trained on MIL features of width 128; those of .*wider.ckpt are 8 wide"):
         system_of(backbone, other, "qformer", mil_features="hidden", start_from=str(tmp_path / "align.ckpt"), **{})
