@@ -350,7 +350,7 @@ class DualEncoder(System):
             chosen = [value for name, value in named.items() if part in name]
             groups += [{"params": chosen, "lr": rate}] if chosen else []
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.fit_steps()
         schedule = get_cosine_schedule_with_warmup(optimizer, round(self.hparams.warmup * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,6 +133,18 @@ class System(LightningModule):
                 f"the loss is {float(loss.detach())} at step {self.global_step}, in epoch {self.current_epoch}; the "
                 "checkpoint before it is kept. Lower the learning rate, or look at the videos' features"
             )
+
+    def fit_steps(self) -> int:
+        """Optimiser steps of the whole fit.
+
+        The trainer's own estimate sets the loader up before a checkpoint is restored, and then its place in the epoch
+        is lost: a stopped fit would begin the epoch anew.
+        """
+        trainer = self.trainer
+        n_batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
+        n_batches = min(n_batches, limit) if isinstance(limit, int) else int(n_batches * limit)
+        steps = math.ceil(n_batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+        return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
 
     def setup(self, stage: str) -> None:
         """Have every reading of a frozen backbone on disk before the first batch asks for it."""
