@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from vigil.mllm_prompts import (
     prompt_rows,
     replace_tokens,
 )
+from vigil.new_token import NewToken
 from vigil.pretrained import pretrained_fingerprint
 
 # visual tokens of each row (S, D) -> others (S', D), and where they were (S',) unless their number is the same
@@ -81,6 +83,7 @@ class Mllm(nn.Module):
         self._placeholder: int = getattr(config, self.family.placeholder)
         self._layouts = PromptLayouts()
         self.saves_memory = False
+        self.new_token: NewToken | None = None
         # moves with the module, so that weights read later land where it is
         self.register_buffer("place", torch.empty(0), persistent=False)
 
@@ -132,6 +135,41 @@ class Mllm(nn.Module):
         before = self.decoder.gradient_checkpointing_enable  # the name that transformers 5.17 has
         getattr(self.decoder, "activation_checkpointing_enable", before)({"use_reentrant": False})
         self.saves_memory = True
+
+    def add_token(self, text: str) -> NewToken:
+        """Teach the tokenizer one more token, whose vectors are all of it that trains; reads the weights."""
+        if self.new_token is not None:
+            raise ValueError(f"{self.new_token.text} was added to {self.name} already; one token can be")
+        self.load()
+        self.new_token = NewToken(text, self.processor, self.model).to(self.place.device)
+        return self.new_token
+
+    def limit_frame_pixels(self, low: int, high: int) -> None:
+        """Have each frame resized, aspect kept, to between `low` and `high` pixels, for the families that do so."""
+        if self.family.axes == 1:
+            raise ValueError(
+                f"frame pixels {low} to {high}: {self.name} resizes every frame to one size; leave them out, or take a "
+                "Qwen2-VL or Qwen2.5-VL"
+            )
+        if not 0 < low <= high:
+            raise ValueError(f"frame pixels {low} to {high}: two numbers above 0 are expected, the smaller first")
+        self.processor.video_processor.size = {"shortest_edge": low, "longest_edge": high}
+
+    def token_grid(self, shape: tuple[int, int, int], n_tokens: int) -> tuple[int, int, int] | None:
+        """In how many steps of time, rows and columns the visual tokens of pixels (T, Y, X) lie; None where in none.
+
+        n_tokens: how many there are; LLaVA-OneVision puts one that stands for no place behind them.
+        """
+        n_frames, height, width = shape
+        if self.family.axes > 1:
+            videos = self.processor.video_processor
+            black = torch.zeros((n_frames, 3, height, width), dtype=torch.uint8)
+            t, y, x = videos([black], do_sample_frames=False, return_tensors="pt")["video_grid_thw"][0].tolist()
+            grid = (t, y // videos.merge_size, x // videos.merge_size)
+        else:
+            side = math.isqrt(n_tokens // n_frames)
+            grid = (n_frames, side, side)
+        return grid if math.prod(grid) in (n_tokens, n_tokens - 1) else None
 
     @property
     def decoder(self) -> Any:
@@ -222,7 +260,8 @@ class Mllm(nn.Module):
     def _joined(self, rows: list[Row]) -> Prompted:
         embedding = []
         for row in rows:
-            words = self.model.get_input_embeddings()(row.ids)
+            table = self.model.get_input_embeddings()
+            words = table(row.ids) if self.new_token is None else self.new_token.embed(row.ids, table)
             seen = (row.ids == self._placeholder)[:, None]
             expected = (int(seen.sum()), words.shape[-1])
             if tuple(row.tokens.shape) != expected:
@@ -374,23 +413,61 @@ class Mllm(nn.Module):
         answers alone. The language model's head is run at those N places and nowhere else. mixture as in `generate`,
         with an answer per clip. Other arguments as in `embed`. Raises ValueError for an empty answer.
         """
+        n_readings = 1 if mixture is None else len(mixture)
+        said = self._said(answers) * n_readings
+        likelihood, _ = self._answered(said, pixels, prompt, edit, frame_rate)
+        return mixed(likelihood.view(n_readings, -1), mixture)[0]
+
+    def say_token(
+        self,
+        pixels: Clips,
+        prompt: str | Sequence[str],
+        answers: Sequence[str],
+        edit: Edit | None = None,
+        frame_rate: Tensor | Sequence[float] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `say`, and the decoder's last state, after the final norm, at the new token of each answer: (B, D).
+
+        Raises ValueError for an answer that does not hold it once.
+        """
+        if self.new_token is None:
+            raise ValueError("no token was added; call add_token first")
+        said = self._said(answers)
+        wrong = [text for text, ids in zip(answers, said, strict=True) if ids.count(self.new_token.id) != 1]
+        if wrong:
+            raise ValueError(f"answer {wrong[0]!r}: {self.new_token.text} is expected in it once")
+        likelihood, state = self._answered(said, pixels, prompt, edit, frame_rate)
+        place = [len(ids) - ids.index(self.new_token.id) for ids in said]  # from the end
+        return likelihood, torch.stack([row[-back] for row, back in zip(state, place, strict=True)])
+
+    def _said(self, answers: Sequence[str]) -> list[list[int]]:
+        """The tokens of each answer, the end of its turn the last."""
         empty = [i for i, answer in enumerate(answers) if not answer.strip()]
         if empty:
             raise ValueError(f"answers {empty} of {len(answers)} are empty; a sentence for each clip is expected")
         self.load()
-        said = [
-            [*self.processor.tokenizer(text, add_special_tokens=False)["input_ids"], self._end_id] for text in answers
-        ]
-        n_readings = 1 if mixture is None else len(mixture)
+        tokenizer = self.processor.tokenizer
+        return [[*tokenizer(text, add_special_tokens=False)["input_ids"], self._end_id] for text in answers]
+
+    def _answered(
+        self,
+        said: Sequence[list[int]],
+        pixels: Clips,
+        prompt: str | Sequence[str],
+        edit: Edit | None,
+        frame_rate: Tensor | Sequence[float] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Log-likelihood of every token said (N,), and the last states (B, S, D), whose rows end together."""
         rows = self._rows(pixels, prompt, edit, frame_rate, room=max(map(len, said)))
-        if len(rows) != n_readings * len(said):
-            raise ValueError(f"{len(said)} answers to {len(rows)} clips in {n_readings} readings: as many are expected")
-        rows = [answered(row, answer) for row, answer in zip(rows, said * n_readings, strict=True)]
+        if len(rows) != len(said):
+            raise ValueError(f"{len(said)} answers to {len(rows)} clips, all readings counted: as many are expected")
+        rows = [answered(row, answer) for row, answer in zip(rows, said, strict=True)]
         state = self._run(self._joined(rows)).last_hidden_state  # padded on the left: answers end together
-        asked = torch.cat([row[-1 - len(answer) : -1] for row, answer in zip(state, said * n_readings, strict=True)])
-        target = torch.tensor([token for answer in said * n_readings for token in answer], device=asked.device)
-        likelihood = self.model.lm_head(asked).float().log_softmax(-1).gather(-1, target[:, None])[:, 0]
-        return mixed(likelihood.view(n_readings, -1), mixture)[0]
+        asked = torch.cat([row[-1 - len(answer) : -1] for row, answer in zip(state, said, strict=True)])
+        target = torch.tensor([token for answer in said for token in answer], device=asked.device)
+        head = self.model.lm_head
+        logit = head(asked) if self.new_token is None else self.new_token.logits(asked, head)
+        return logit.float().log_softmax(-1).gather(-1, target[:, None])[:, 0], state
 
     # how it is run -------------------------------------------------------------------------------------------------
 
