@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -74,6 +75,11 @@ class ClipTowers(nn.Module):
         return int(json.loads((self.folder / "config.json").read_text()).get("projection_dim", 512))
 
     @cached_property
+    def text_width(self) -> int:
+        """How wide the text tower is, before its features are projected into the common space."""
+        return int(json.loads((self.folder / "config.json").read_text()).get("text_config", {}).get("hidden_size", 512))
+
+    @cached_property
     def logit_scale(self) -> float:
         """What a cosine is multiplied by before a softmax over texts: 100 in OpenAI's."""
         for file in sorted(self.folder.glob("*.safetensors")):
@@ -96,22 +102,35 @@ class ClipTowers(nn.Module):
         features = torch.cat([self._encode_images(part) for part in torch.split(frames, self.chunk)])
         return features.reshape(*pixels.shape[:-3], -1)
 
-    def texts(self, texts: list[str]) -> Tensor:
+    def texts(self, texts: list[str], pooled: bool = False) -> Tensor:
         """Unit vectors float32 (K, D) of texts, at least one; kept on disk, each under the fingerprint and its words.
 
-        Where they cannot be kept, that is said once, and they are made anew each time.
+        pooled: the text tower's own output at the end of each text instead, which is no unit vector and lies in a space
+        of its own, `text_width` wide. Where they cannot be kept, that is said once, and they are made anew each time.
         Raises ValueError for a text of more tokens than the tower reads: cut short it would be another text.
         """
         if not texts or isinstance(texts, str):
             raise ValueError(f"texts {texts!r}: a list of at least one is expected")
-        found = {text: self._recall(text) for text in texts}
+        name = "pooled" if pooled else "feature"
+        found = {text: self._recall(text, name) for text in texts}
         missing = [text for text, feature in found.items() if feature is None]
         if missing:
             self.load()
-            for text, feature in zip(missing, self._encode_texts(missing).cpu(), strict=True):
-                found[text] = feature
-                self._remember(text, feature)
+            for text, feature, state in zip(missing, *self._encode_texts(missing), strict=True):
+                made = {"feature": feature, "pooled": state}
+                found[text] = made[name]
+                self._remember(text, made)
         return torch.stack([feature for text in texts if (feature := found[text]) is not None]).to(self.place.device)
+
+    def refuse_long(self, texts: Sequence[str]) -> None:
+        """Raises ValueError for texts of more tokens than the tower reads, before anything is made of them."""
+        self.load()
+        limit = self.model.config.text_config.max_position_embeddings
+        for first in range(0, len(texts), 4096):
+            part = list(texts[first : first + 4096])
+            for text, row in zip(part, self.tokenizer(part)["input_ids"], strict=True):
+                if len(row) > limit:
+                    raise ValueError(f"{text!r} is {len(row)} tokens long, {self.name} reads {limit}; say it shorter")
 
     @torch.no_grad()
     def _encode_images(self, frames: Tensor) -> Tensor:
@@ -121,20 +140,18 @@ class ClipTowers(nn.Module):
         return functional.normalize(out.pooler_output.float(), dim=-1)
 
     @torch.no_grad()
-    def _encode_texts(self, texts: list[str]) -> Tensor:
-        limit = self.model.config.text_config.max_position_embeddings
-        tokens = self.tokenizer(texts)["input_ids"]
-        for text, row in zip(texts, tokens, strict=True):
-            if len(row) > limit:
-                raise ValueError(f"{text!r} is {len(row)} tokens long, {self.name} reads {limit}; say it shorter")
-        features = []
+    def _encode_texts(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """On the CPU: unit vectors of the common space, and what the text tower says before it is projected there."""
+        self.refuse_long(texts)
+        features, states = [], []
         for first in range(0, len(texts), self.chunk):
             batch = self.tokenizer(texts[first : first + self.chunk], padding=True, return_tensors="pt")
             batch = batch.to(self.model.device)
             with torch.autocast(self.model.device.type, enabled=False):  # the trainer's precision is not in the key
-                out = self.model.get_text_features(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-            features.append(functional.normalize(out.pooler_output.float(), dim=-1))
-        return torch.cat(features)
+                state = self.model.text_model(**batch).pooler_output
+                features.append(functional.normalize(self.model.text_projection(state).float(), dim=-1).cpu())
+            states.append(state.float().cpu())
+        return torch.cat(features), torch.cat(states)
 
     # weights -------------------------------------------------------------------------------------------------------
 
@@ -183,16 +200,17 @@ class ClipTowers(nn.Module):
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
         return cache_root() / "texts" / self.fingerprint / f"{digest}.safetensors"
 
-    def _recall(self, text: str) -> Tensor | None:
+    def _recall(self, text: str, name: str) -> Tensor | None:
         try:
-            return load_file(self._file(text))["feature"]
+            return load_file(self._file(text))[name]
         except (FileNotFoundError, SafetensorError, KeyError):  # none, or damaged: made again
             return None
 
-    def _remember(self, text: str, feature: Tensor) -> None:
+    def _remember(self, text: str, features: dict[str, Tensor]) -> None:
         folder = self._file(text).parent
         try:
-            self._write(self._file(text), save({"feature": feature.contiguous()}, metadata={"text": text}))
+            whole = {name: feature.clone() for name, feature in features.items()}  # not the batch that it is a row of
+            self._write(self._file(text), save(whole, metadata={"text": text}))
         except OSError as error:
             if error.errno not in (*CLOSED, *FULL):
                 raise
