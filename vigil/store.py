@@ -153,11 +153,12 @@ class Store:
         self.memory = memory or FileMemory()
         self.made_by = made_by
 
-    def path(self, video: Path) -> Path:
-        """Where the readings of the video file or frame folder `video` are, or would be."""
-        return self.folder / f"{self.memory.recall(video, 'content', content_hash)}.safetensors"
+    def path(self, video: Path | str) -> Path:
+        """Where the readings of the video file or frame folder `video` are, or would be; or of what has this hash."""
+        content = video if isinstance(video, str) else self.memory.recall(video, "content", content_hash)
+        return self.folder / f"{content}.safetensors"
 
-    def names(self, video: Path) -> list[str]:
+    def names(self, video: Path | str) -> list[str]:
         """The tensors that are there of `video`; their bytes are not looked at."""
         try:
             with self._open(video) as file:
@@ -165,7 +166,7 @@ class Store:
         except FileNotFoundError:
             return []
 
-    def read(self, video: Path, names: Iterable[str]) -> dict[str, Tensor] | None:
+    def read(self, video: Path | str, names: Iterable[str]) -> dict[str, Tensor] | None:
         """The tensors `names` of `video`, in the dtype they were computed in; None where any of them is missing."""
         names = list(names)
         try:
@@ -176,7 +177,7 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def write(self, video: Path, tensors: Mapping[str, Tensor]) -> None:
+    def write(self, video: Path | str, tensors: Mapping[str, Tensor]) -> None:
         """Keep `tensors`, of any shape and dtype, beside what is there of `video`; a damaged file is replaced."""
         packed = {name: _packed(tensor) for name, tensor in tensors.items()}
         try:
@@ -195,7 +196,7 @@ class Store:
         write_whole(self.folder / "store.json", [about.encode()])
         remove_stale(self.folder)
 
-    def discard(self, video: Path) -> None:
+    def discard(self, video: Path | str) -> None:
         """Remove what is there of `video`."""
         path = self.path(video)
         try:
@@ -207,11 +208,11 @@ class Store:
         """Drop every tensor but `names` from every file; the bytes that this freed. See `keep_tensors`."""
         return keep_tensors(self.folder, names)
 
-    def _open(self, video: Path) -> ReadingFile:
+    def _open(self, video: Path | str) -> ReadingFile:
         path = self.path(video)
         if not path.is_file():  # a folder can be opened as well
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        file = ReadingFile(path, video.name)
+        file = ReadingFile(path, path.stem if isinstance(video, str) else video.name)
         if (file.key, file.video) != (self.key, path.stem):
             with file:
                 raise file.fault("it is that of another video, or of another backbone or view")
