@@ -24,8 +24,8 @@ class ShanghaiTech(VideoDataModule):
     split: one_class, where the 330 training videos are all normal and the 107 others are tested (all of them
     hold an anomaly); or weak, the split of Zhong et al. (CVPR 2019) with anomalous videos on both sides, whose lists
     SH_Train.txt and SH_Test.txt lie anywhere below root. Times come from test_frame_mask/<name>.npy (T,), or, where
-    that is not there, from test_pixel_mask/<name>.npy (T, Y, X). features, crops, validation_fraction, missing: as in
-    UcfCrime.
+    that is not there, from test_pixel_mask/<name>.npy (T, Y, X). features, crops, validation_fraction, missing,
+    whole_windows: as in UcfCrime.
     """
 
     family = "ShanghaiTech"
@@ -47,8 +47,10 @@ class ShanghaiTech(VideoDataModule):
         crops: int | Literal["mean", "center"] = "mean",
         validation_fraction: float = 0.1,
         missing: Literal["refuse", "leave_out"] = "refuse",
+        whole_windows: int | None = None,
     ) -> None:
-        super().__init__(root, demo, limit_videos, seed, num_workers, missing, features, crops, validation_fraction)
+        base = (root, demo, limit_videos, seed, num_workers, missing, features, crops, validation_fraction)
+        super().__init__(*base, whole_windows)
         self.split = split
         if split == "one_class":
             self.monitor = None  # no anomalous video to validate with

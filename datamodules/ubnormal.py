@@ -27,7 +27,8 @@ class UbNormal(VideoDataModule):
     anywhere below root. population: all 211 test videos, or abnormal_only, the 158 that one published protocol judges.
     track_convention: official, where a track's end is its last frame, or stgnf, where it is the frame after. Maps show
     every object of a scene; those of a track are anomalous while it lasts. Training videos carry a label each, the
-    rest of their annotation is not given to a system. missing: as in UcfCrime.
+    rest of their annotation is not given to a system. missing, whole_windows: as in
+    UcfCrime.
     """
 
     family = "UBnormal"
@@ -49,8 +50,9 @@ class UbNormal(VideoDataModule):
         population: Literal["all", "abnormal_only"] = "all",
         track_convention: Literal["official", "stgnf"] = "official",
         missing: Literal["refuse", "leave_out"] = "refuse",
+        whole_windows: int | None = None,
     ) -> None:
-        super().__init__(root, demo, limit_videos, seed, num_workers, missing)
+        super().__init__(root, demo, limit_videos, seed, num_workers, missing, whole_windows=whole_windows)
         self.population, self.track_convention = population, track_convention
 
     @property

@@ -30,6 +30,7 @@ class UcfCrime(VideoDataModule):
     videos that are not there. hold_out: classes that no fit sees; a test then reports AUROC on seen and on unseen
     classes apart, each against all normal videos. without: UCA's test annotation, a file or the folder it lies in:
     its videos are left out of training, most of UCA's test split being on this dataset's training list.
+    whole_windows: None, or frames of a window, to judge as LAVIDA's released code does; see VideoDataModule.
     """
 
     family = "UCF-Crime"
@@ -58,8 +59,10 @@ class UcfCrime(VideoDataModule):
         missing: Literal["refuse", "leave_out"] = "refuse",
         hold_out: list[str] = [],  # noqa: B006 - never changed; a command line cannot give a tuple
         without: str | None = None,
+        whole_windows: int | None = None,
     ) -> None:
-        super().__init__(root, demo, limit_videos, seed, num_workers, missing, features, crops, validation_fraction)
+        base = (root, demo, limit_videos, seed, num_workers, missing, features, crops, validation_fraction)
+        super().__init__(*base, whole_windows)
         unknown = sorted(set(hold_out) - set(annotations.UCF_CRIME_CATEGORIES))
         if unknown:
             raise ValueError(f"hold_out {unknown}: expected some of {', '.join(annotations.UCF_CRIME_CATEGORIES)}")

@@ -23,7 +23,8 @@ class UcsdPed2(VideoDataModule):
     """Ped2 as its authors ship it: folders of TIFF frames Train/Train001 and Test/Test001, masks in Test/Test001_gt.
 
     Times are those of UCSDped2.m; without it, of ped2.mat. resolution: native, where masks are judged at their own
-    240 x 360, or ped1, at 158 x 238. Training videos are all normal. missing: as in UcfCrime.
+    240 x 360, or ped1, at 158 x 238. Training videos are all normal. missing, whole_windows: as in
+    UcfCrime.
     """
 
     family = "UCSD Ped2"
@@ -42,8 +43,11 @@ class UcsdPed2(VideoDataModule):
         resolution: Literal["native", "ped1"] = "native",
         validation_fraction: float = 0.1,
         missing: Literal["refuse", "leave_out"] = "refuse",
+        whole_windows: int | None = None,
     ) -> None:
-        super().__init__(root, demo, limit_videos, seed, num_workers, missing, validation_fraction=validation_fraction)
+        super().__init__(
+            root, demo, limit_videos, seed, num_workers, missing, None, "mean", validation_fraction, whole_windows
+        )
         self.resolution = resolution
 
     @property

@@ -43,8 +43,10 @@ class VideoDataModule(LightningDataModule):
     seed: draws the validation split, the videos of a system that fits on a share of them, and the order of training.
     num_workers: decoding processes. missing: refuse, or leave_out the videos that are not there. features: folder of
     pre-extracted features, read instead of videos; crops: mean, center or a crop's number. validation_fraction: of the
-    training videos, held out by class; None where the dataset names a split "val" of its own. Source: none; the
-    conventions are this project's.
+    training videos, held out by class; None where the dataset names a split "val" of its own. whole_windows: None, or
+    frames of a window: a test then judges only the frames of each video's whole windows, laid side by side from its
+    first frame, and no video without any, as LAVIDA's released code does. Source: none; the conventions are this
+    project's.
     """
 
     family = ""  # datasets of one family hold the same videos under the same names, as UCF-Crime and UCA do
@@ -77,8 +79,11 @@ class VideoDataModule(LightningDataModule):
         features: str | None = None,
         crops: int | Literal["mean", "center"] = "mean",
         validation_fraction: float | None = None,
+        whole_windows: int | None = None,
     ) -> None:
         super().__init__()
+        if whole_windows is not None and whole_windows < 1:
+            raise ValueError(f"whole_windows {whole_windows}: frames of a window, at least 1, are expected")
         if validation_fraction is not None and not 0 < validation_fraction < 1:
             raise ValueError(f"validation_fraction {validation_fraction}: a number between 0 and 1 is expected")
         self.root = Path(root)
@@ -87,12 +92,13 @@ class VideoDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.missing, self.features, self.crops = missing, features, crops
-        self.validation_fraction = validation_fraction
+        self.validation_fraction, self.whole_windows = validation_fraction, whole_windows
         self.stores: dict[tuple[str, View], tuple[Store, Sequence[str]]] = {}  # what its system keeps, and which of it
         self.watcher: Watcher | None = None
         self.memory = FileMemory()
         self._known: dict[str, list[Video]] = {}
         self.left_out: dict[str, int] = {}
+        self.dropped: dict[str, int] = {}  # what whole_windows left of the test unjudged
 
     # what a dataset says -------------------------------------------------------------------------------------------
 
@@ -118,6 +124,7 @@ class VideoDataModule(LightningDataModule):
         asked = {"limit_videos": self.limit_videos, "features": self.features and Path(self.features).name}
         asked |= {"crops": self.crops} if self.features else {}
         asked |= {"left_out": sum(self.left_out.values())} if self.missing == "leave_out" else {}
+        asked |= {"whole_windows": self.whole_windows} | self.dropped
         return {"dataset": type(self).__name__} | {key: value for key, value in asked.items() if value is not None}
 
     def category_of(self, name: str) -> str | None:
@@ -201,8 +208,32 @@ class VideoDataModule(LightningDataModule):
                 videos = [video for video in videos if video.name in drawn]
             if split in ("test", "predict"):
                 self._refuse_parts_of_unknown_length(videos)
-            self._known[split] = [self._measure(video) for video in videos]
+            measured = [self._measure(video) for video in videos]
+            self._known[split] = self._long_enough(measured) if split == "test" else measured
         return self._known[split]
+
+    def _long_enough(self, videos: list[Video]) -> list[Video]:
+        """The videos that hold a whole window, where only those are judged; what that drops is counted."""
+        window = self.whole_windows
+        if window is None:
+            return videos
+        if self.slack:
+            raise ValueError(
+                f"whole_windows {window} with the convention {self.convention}, which has its own axis of snippets; "
+                "set data.init_args.convention: full, or leave whole_windows out"
+            )
+        frames = [video.n_frames or 0 for video in videos]
+        if max(frames) < window:
+            raise ValueError(
+                f"whole_windows {window}: the longest of {len(videos)} test videos has {max(frames)} frames, so none "
+                "would be judged; give the frames of a shorter window"
+            )
+        kept = [video for video, length in zip(videos, frames, strict=True) if length >= window]
+        self.dropped = {
+            "dropped_videos": len(videos) - len(kept),
+            "dropped_frames": sum(length % window for length in frames),
+        }
+        return kept
 
     def seen(self) -> dict[str, Any]:
         """What a fit on this data sees: {"videos": {family/name: fingerprint of its file}}, validation among it."""
@@ -306,10 +337,12 @@ class VideoDataModule(LightningDataModule):
 
         Of the split "val" whole videos alone are judged. unseen: categories that no fit has seen.
         """
-        videos, slack = (self.known(split), 0) if split == "val" else (self.judged(self.known(split)), self.slack)
+        validates = split == "val"
+        videos = self.known(split) if validates else self.judged(self.known(split))
+        axis = (0, 0) if validates else (self.slack, self.tail)
         labels = {video.label for video in videos}
-        whole: dict[str, Metric] = {"video": VideoAuroc(videos, slack)} if labels == {0, 1} else {}
-        if split == "val":
+        whole: dict[str, Metric] = {"video": VideoAuroc(videos, *axis)} if labels == {0, 1} else {}
+        if validates:
             if not whole and self.monitor is not None:
                 raise ValueError(
                     f"validation needs anomalous and normal videos to choose a checkpoint by, its {len(videos)} videos "
@@ -317,17 +350,17 @@ class VideoDataModule(LightningDataModule):
                 )
             return whole
         return {
-            "auroc": FrameAuroc(videos, slack, unseen),
-            "ap": FrameAp(videos, slack),
-            "events": EventMap(videos, slack=slack),
-            "calibration": Calibration(videos, slack),
+            "auroc": FrameAuroc(videos, *axis, unseen, sentinels=self.whole_windows is not None),
+            "ap": FrameAp(videos, *axis),
+            "events": EventMap(videos, *axis),
+            "calibration": Calibration(videos, *axis),
             **whole,
         }
 
     def pixel_metrics(self, size: tuple[int, int] | None = None) -> dict[str, Metric]:
         """AUROC and AP of pixels, regions and tracks, at `size` (Y, X) or the masks' own; no keys without scores."""
         videos = self.judged(self.known("test"))
-        return {"pixel": PixelAuroc(videos, size), "regions": RegionMetric(videos, size)}
+        return {"pixel": PixelAuroc(videos, size, self.tail), "regions": RegionMetric(videos, size, self.tail)}
 
     def judged(self, videos: Sequence[Video]) -> list[Video]:
         """The videos, n_frames known, as the convention sees them: length of the frame axis and anomalous intervals."""
@@ -343,8 +376,10 @@ class VideoDataModule(LightningDataModule):
             rows = {name: rows.get(name, {"frames": count[name]}) for name in count}
             count = annotations.array_lengths(rows, self.convention)
         label = annotations.frame_labels(videos, count, self.convention)
+        if self.whole_windows is not None:
+            label = {name: one[: len(one) - len(one) % self.whole_windows] for name, one in label.items()}
         return [
-            replace(video, n_frames=count[video.name], anomalies=annotations.anomalous_runs(label[video.name]))
+            replace(video, n_frames=len(label[video.name]), anomalies=annotations.anomalous_runs(label[video.name]))
             for video in videos
         ]
 
@@ -352,6 +387,11 @@ class VideoDataModule(LightningDataModule):
     def slack(self) -> int:
         """By how many frames the convention's axis may miss the end of a video: a snippet, or none."""
         return SNIPPET_FRAMES if self.convention in SNIPPET_CONVENTIONS else 0
+
+    @property
+    def tail(self) -> int:
+        """Up to how many frames at a video's end are scored and not judged."""
+        return 0 if self.whole_windows is None else self.whole_windows - 1
 
     def _scoring_loader(self, split: str) -> DataLoader:
         dataset = self.scoring_dataset(self.known(split))

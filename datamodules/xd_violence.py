@@ -25,7 +25,7 @@ class XdViolence(VideoDataModule):
     test_list: any public list of the split's names; None takes the videos below a folder whose name holds "train" or
     "test". annotation: the single-class file, or the multi-class one. lengths: a csv (name, frames), for features.
     The sound is not read: systems that hear it belong in a table of their own.
-    features, crops, validation_fraction, missing: as in UcfCrime.
+    features, crops, validation_fraction, missing, whole_windows: as in UcfCrime.
     """
 
     family = "XD-Violence"
@@ -50,8 +50,10 @@ class XdViolence(VideoDataModule):
         crops: int | Literal["mean", "center"] = "mean",
         validation_fraction: float = 0.1,
         missing: Literal["refuse", "leave_out"] = "refuse",
+        whole_windows: int | None = None,
     ) -> None:
-        super().__init__(root, demo, limit_videos, seed, num_workers, missing, features, crops, validation_fraction)
+        base = (root, demo, limit_videos, seed, num_workers, missing, features, crops, validation_fraction)
+        super().__init__(*base, whole_windows)
         self.convention, self.annotation, self.lengths = convention, annotation, lengths
         self.lists = {"train": train_list, "test": test_list}
 

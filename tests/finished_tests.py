@@ -114,12 +114,11 @@ def _videos(factory: pytest.TempPathFactory) -> Path:
     return top
 
 
-def _pixels(factory: pytest.TempPathFactory) -> Path:
+def _pixels(factory: pytest.TempPathFactory, *more: str) -> Path:
     top = factory.mktemp("pixels")
     write_ubnormal(top / "world", size="tiny")
-    return _of_videos(
-        top, "--model=lightning_modules.FrameDifference", "--data=UbNormal", f"--data.root={top / 'world'}"
-    )
+    data = ("--data=UbNormal", f"--data.root={top / 'world'}", *more)
+    return _of_videos(top, "--model=lightning_modules.FrameDifference", *data)
 
 
 def _classes(factory: pytest.TempPathFactory) -> Path:
@@ -139,5 +138,6 @@ KINDS: dict[str, Callable[[pytest.TempPathFactory], Path]] = {
     "vadclip": lambda factory: _difference(factory, "tests.finished_tests.SmoothedDifference", "vadclip"),  # cuts
     "rtfm": lambda factory: _difference(factory, "tests.finished_tests.SmoothedDifference", "rtfm"),  # adds frames
     "pixels": _pixels,
+    "whole": lambda factory: _pixels(factory, "--data.whole_windows=32"),  # drops tails
     "classes": _classes,
 }

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from callbacks.leak_guard import LeakGuard
 from datamodules import ShanghaiTech, UbNormal, UcfCrime, UcsdPed2, XdViolence
@@ -19,7 +20,7 @@ from datamodules.demo_xd_violence import write_xd_violence
 from datamodules.video_data import VideoDataModule
 from lightning_modules import MilRanker
 from tests.tiny_systems import PixelDifference
-from tests.tiny_videos import make_trainer
+from tests.tiny_videos import make_trainer, write_video_world
 from vigil.pixel_metrics import PixelMetric
 from vigil.types import Clip, Prediction, Video, View
 
@@ -162,6 +163,68 @@ def test_a_system_that_scores_pixels_is_judged_on_real_frames(case: Case, copies
     result = trainer.callbacks[0].results["test"]
     assert {"pixel_auroc", "pixel_ap", "rbdc", "tbdc", "frame_auroc"} <= result.keys()
     assert all(0 <= value <= 1 for key, value in result.items() if "per_hour" not in key)
+
+
+WINDOW = 54  # some demo videos are shorter, one holds two of them
+
+
+@each
+def test_whole_windows_judge_no_tail_and_no_video_shorter_than_one(case: Case, copies: Copies) -> None:
+    everything, data = data_of(case, copies).known("test"), data_of(case, copies, whole_windows=WINDOW)
+    long = [video for video in everything if video.n_frames >= WINDOW]
+    judged = {video.name: video.n_frames // WINDOW * WINDOW for video in long}
+    assert [(video.name, video.n_frames) for video in data.known("test")] == [(v.name, v.n_frames) for v in long]
+    dropped = sum(video.n_frames for video in everything) - sum(judged.values())
+    told = {"whole_windows": WINDOW, "dropped_videos": len(everything) - len(long), "dropped_frames": dropped}
+    assert told.items() <= data.protocol.items()
+    assert not told.keys() & data_of(case, copies).protocol.keys()
+
+    metrics = data.metrics("test")
+    generator = torch.Generator().manual_seed(0)
+    labels, scores = [], []
+
+    def guess(label: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        score = torch.rand(label.shape, generator=generator)
+        kept = label.shape[1] // WINDOW * WINDOW
+        labels.extend(label[0, :kept].int().tolist())
+        scores.extend(score[0, :kept].tolist())
+        return score, None if mask is None else torch.rand(mask.shape, generator=generator)
+
+    for clip, prediction in predictions(long, guess, case.pixels):
+        for metric in metrics.values():
+            metric.update(clip, prediction)
+    result = {key: value for metric in metrics.values() for key, value in metric.compute().items()}
+    assert result["frame_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    with_two = roc_auc_score([*labels, 0, 1], [*scores, 0.5, 1 / (1 + np.exp(-1))])
+    assert result["frame_auroc_sentinels"] == pytest.approx(with_two, abs=1e-12)
+    if case.pixels:
+        size = next(video for video in long if video.masks).masks(np.arange(1)).shape[1:]
+        assert metrics["pixel"].counts().sum() == sum(judged.values()) * size[0] * size[1]
+
+
+def test_whole_windows_that_no_video_holds_or_of_another_axis_are_refused(copies: Copies) -> None:
+    root = str(copies[UcfCrime])
+    with pytest.raises(ValueError, match="whole_windows 1024: the longest of 6 test videos has 63 frames"):
+        UcfCrime(root, whole_windows=1024).known("test")
+    with pytest.raises(ValueError, match="whole_windows 32 with the convention vadclip"):
+        UcfCrime(root, whole_windows=32, convention="vadclip").known("test")
+    with pytest.raises(ValueError, match="whole_windows 0: frames of a window, at least 1"):
+        UcfCrime(root, whole_windows=0)
+
+
+def test_an_anomaly_is_cut_where_the_last_whole_window_ends_and_one_behind_it_is_none(tmp_path: Path) -> None:
+    root = write_video_world(tmp_path, n_train=1)  # each anomaly lies from frame 8 to 24
+    data = UcfCrime(str(root), whole_windows=8)
+    (arson, *_) = [video for video in data.judged(data.known("test")) if video.name.startswith("Arson")]
+    assert arson.anomalies == [(8, 24)]
+    data = UcfCrime(str(root), whole_windows=20)
+    lengths = {video.name: video.n_frames for video in data.known("test")}
+    for video in data.judged(data.known("test")):
+        end = lengths[video.name] // 20 * 20
+        assert video.n_frames == end
+        assert video.anomalies == ([] if video.label == 0 else [(8, min(24, end))])
+    (late,) = data.judged([Video("Arson009_x264", n_frames=50, label=1, anomalies=[(45, 50)])])
+    assert (late.n_frames, late.anomalies) == (40, [])
 
 
 @each

@@ -29,6 +29,7 @@ from vigil.judging import (
     frame_numbers,
     reliability,
     top_k,
+    with_sentinels,
 )
 from vigil.types import Video
 
@@ -72,6 +73,32 @@ def per_frame(curves: dict[str, Curve]) -> Frames:
         np.concatenate([[s] * int(b - a) for a, b, s in zip(c.edge[:-1], c.edge[1:], c.score, strict=True)])
         for c in curves.values()
     ]
+
+
+def test_two_sentinels_count_as_a_normal_frame_of_logit_0_and_an_anomalous_one_of_logit_1() -> None:
+    generator = np.random.default_rng(1)
+    videos, curves, logits, labels = [], {}, [0.0, 1.0], [0, 1]
+    for index in range(6):
+        edge = np.arange(0, 41, 8)
+        logit = generator.choice([-2.0, -0.4, 0.0, 0.6, 1.0, 3.0], 5)  # some tie with the sentinels
+        events = [(10, 29)] if index % 2 else []
+        videos.append(Video(f"v{index}", n_frames=40, label=index % 2, anomalies=events))
+        curves[f"v{index}"] = Curve(edge, torch.from_numpy(logit).float().sigmoid().numpy())
+        logits += logit.repeat(8).tolist()
+        labels += [int(any(first <= frame < end for first, end in events)) for frame in range(40)]
+    expected = roc_auc_score(labels, logits)
+    assert with_sentinels(videos, list(curves.values())) == {
+        "frame_auroc_sentinels": pytest.approx(expected, abs=1e-12)
+    }
+    values = frame_numbers(videos, curves, curves, gated_at=0.7, sentinels=True)
+    assert values["frame_auroc_sentinels_refined"] == values["frame_auroc_sentinels"] == pytest.approx(expected)
+    assert abs(expected - values["frame_auroc"]) > 1e-4
+    assert not any("sentinels" in key for key in frame_numbers(videos, curves))
+
+
+def test_with_sentinels_a_test_of_normal_videos_alone_has_an_auroc() -> None:
+    video, curve = Video("a", n_frames=9, label=0, anomalies=[]), Curve(np.array([0, 9]), np.array([0.6], np.float32))
+    assert with_sentinels([video], [curve]) == {"frame_auroc_sentinels": 1.0}  # 0.731 lies above 0.5 and nine times 0.6
 
 
 def test_areas_of_frames_are_scikit_learns_on_raw_refined_and_gated_curves() -> None:

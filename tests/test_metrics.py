@@ -458,3 +458,25 @@ def test_slack_bridges_no_gap_within_a_video() -> None:
         metric.update(*one_clip(torch.tensor([[0.5]]), [span[0]], span))
     with pytest.raises(ValueError, match="frame 16"):
         metric.curves()
+
+
+@pytest.mark.parametrize(
+    ("end", "wanted"),
+    [
+        (32, [16, 16]),
+        (33, [16, 16]),
+        (47, [16, 16]),  # a whole window and most of another one
+        (48, "but the video has 32 frames"),
+        (31, "1 of 1 videos have frames without a score: a"),  # a tail lets no score be held
+    ],
+)
+def test_a_tail_is_scored_and_not_judged(end: int, wanted: list[int] | str) -> None:
+    metric = FrameMetric([Video("a", n_frames=32)], tail=15)
+    for index, first in enumerate(range(0, end, 16)):
+        metric.update(*one_clip(torch.tensor([[index / 8]]), [first], (first, min(first + 16, end))))
+    if isinstance(wanted, str):
+        with pytest.raises(ValueError, match=wanted):
+            metric.curves()
+        return
+    score = np.concatenate([np.full(count, index / 8) for index, count in enumerate(wanted)])
+    assert expand(metric.curves()["a"]).tolist() == score.tolist()

@@ -46,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> tuple[
 # what the files of a run give again
 
 
-@pytest.mark.parametrize("name", ["refined", "pixels", "classes", "vadclip"])
+@pytest.mark.parametrize("name", ["refined", "pixels", "whole", "classes", "vadclip"])
 def test_a_row_that_nobody_touched_has_no_differences(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     folder = made(tmp_path_factory, name)
     row = row_of(folder, folder.parent)
@@ -61,6 +61,7 @@ def test_a_row_that_nobody_touched_has_no_differences(tmp_path_factory: pytest.T
     [
         *(("refined", key) for key in ("frame_auroc", "frame_ap_high_gated", "event_map", "ece", "frame_auroc_unseen")),
         *(("pixels", key) for key in ("pixel_auroc", "rbdc")),
+        ("whole", "frame_auroc_sentinels"),
         ("classes", "top2"),
     ],
 )

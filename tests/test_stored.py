@@ -40,7 +40,8 @@ HEADER = "video,first_frame,end_frame,score\n"
 def numbers_again(folder: Path) -> dict[str, float]:
     facts = facts_of(folder)
     held = facts["protocol"]["judged"].get("hold_out") or ()
-    return numbers(folder, facts["gated_at"], facts["threshold"], held, facts.get("temperature"))
+    sentinels = "whole_windows" in facts["protocol"]["judged"]
+    return numbers(folder, facts["gated_at"], facts["threshold"], held, facts.get("temperature"), sentinels)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,7 @@ def numbers_again(folder: Path) -> dict[str, float]:
         ("vadclip", {"frame_auroc", "frame_auroc_refined"}),
         ("rtfm", {"frame_auroc", "frame_auroc_refined"}),
         ("pixels", {"pixel_auroc", "pixel_ap", "rbdc", "tbdc", "frame_auroc"}),
+        ("whole", {"pixel_auroc", "rbdc", "frame_auroc", "frame_auroc_sentinels"}),
         ("classes", {"top1", "top2", "top3", "top1_low", "top_expansion", "class_ece", "class_nll", "class_entropy"}),
     ],
 )

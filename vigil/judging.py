@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from vigil.statistics import Interval, Runs, bootstrap, bootstrap_mean
 from vigil.temporal import gate, segments
 from vigil.types import Video
 
+# raw scores 0 and 1, as a likelihood: what LAVIDA's released code adds to every test, a normal and an anomalous frame
+SENTINELS = (0.5, 1 / (1 + math.exp(-1)))
+
 
 def frame_numbers(
     videos: Sequence[Video],
@@ -22,29 +26,36 @@ def frame_numbers(
     gated_at: float | None = None,
     threshold: float | None = None,
     unseen: Sequence[str] = (),
+    sentinels: bool = False,
 ) -> dict[str, float]:
     """Every number of frame scores, keyed as in metrics.json: of raw curves, and with _refined and _gated where given.
 
     curves, refined: of each video by name. gated_at: the threshold below which the final curves are 0 for _gated.
-    threshold: of the events, None: there are none. Raises ValueError where the truth of a video is not known.
+    threshold: of the events, None: there are none. sentinels: see `with_sentinels`. Raises ValueError where the truth
+    of a video is not known.
     """
     names = [video.name for video in videos]
     raw = [curves[name] for name in names]
     final = [refined[name] for name in names] if refined else raw
-    values = {**curve_numbers(videos, raw, unseen), **calibration(videos, raw)}
+    values = {**curve_numbers(videos, raw, unseen, sentinels), **calibration(videos, raw)}
     if refined:
-        values |= _suffixed({**curve_numbers(videos, final, unseen), **calibration(videos, final)}, "refined")
+        values |= _suffixed(
+            {**curve_numbers(videos, final, unseen, sentinels), **calibration(videos, final)}, "refined"
+        )
     if gated_at is not None:
         gated = [Curve(curve.edge, gate(curve.score, gated_at)) for curve in final]
-        values |= _suffixed(curve_numbers(videos, gated, unseen), "gated")
+        values |= _suffixed(curve_numbers(videos, gated, unseen, sentinels), "gated")
     return values | (event_numbers(videos, final, threshold) if threshold is not None else {})
 
 
-def curve_numbers(videos: Sequence[Video], curves: Sequence[Curve], unseen: Sequence[str] = ()) -> dict[str, float]:
+def curve_numbers(
+    videos: Sequence[Video], curves: Sequence[Curve], unseen: Sequence[str] = (), sentinels: bool = False
+) -> dict[str, float]:
     """AUROC and AP of frames, and AUROC of whole videos where both labels are there; one bootstrap for both."""
     intervals = bootstrap(runs_of(videos, curves))
     values = frame_auroc(videos, curves, unseen, intervals["auroc"])
     values |= frame_ap(videos, curves, intervals["average_precision"])
+    values |= with_sentinels(videos, curves) if sentinels else {}
     return values | (video_auroc(videos, curves) if {video.label for video in videos} == {0, 1} else {})
 
 
@@ -79,6 +90,18 @@ def frame_auroc(
         if positive.any() and negative.any():
             values[key] = auroc(score, positive, negative)
     return values
+
+
+def with_sentinels(videos: Sequence[Video], curves: Sequence[Curve]) -> dict[str, float]:
+    """frame_auroc_sentinels: AUROC of all frames and of two more, a normal one of 0.5 and an anomalous one of 0.731.
+
+    Why: LAVIDA's released code adds the raw scores 0, normal, and 1, anomalous, so that a test of one label has an
+    AUROC. It ranks raw logits, in the midst of which both lie; as a likelihood a logit of 0 is 0.5, one of 1 is
+    sigmoid(1). Two frames of many thousands: it differs from frame_auroc in the last digits of a whole test set.
+    """
+    score, positive, negative = (np.concatenate(part) for part in zip(*against_all(videos, curves), strict=True))
+    score = np.concatenate([score, np.array(SENTINELS, dtype=score.dtype)])
+    return {"frame_auroc_sentinels": auroc(score, np.append(positive, [0, 1]), np.append(negative, [1, 0]))}
 
 
 def frame_ap(videos: Sequence[Video], curves: Sequence[Curve], interval: Interval | None = None) -> dict[str, float]:

@@ -31,7 +31,7 @@ BASES = (  # in the order in which tables show them
     *("frame_auroc_unseen", "video_auroc", "event_map", "false_alarms_per_hour", "pixel_auroc", "pixel_ap"),
     *("rbdc", "tbdc", "top1", "top2", "top3", "top_expansion", "class_ece", "class_ece_scaled", "class_nll"),
     *("class_nll_scaled", "class_entropy", "caption_sbert", "caption_distinct1", "caption_distinct2"),
-    *("caption_template", "ece"),
+    *("caption_template", "ece", "frame_auroc_sentinels"),
 )
 LOWER_IS_BETTER = {
     *("false_alarms_per_hour", "ece", "class_ece", "class_ece_scaled", "class_nll", "class_nll_scaled"),

@@ -28,16 +28,17 @@ class FrameMetric(Metric):
     `gate_at` as key_gated too, on curves that are, at last, 0 where they do not exceed it. Raises ValueError naming the
     videos that have a frame without a score. The videos' lengths and labels are read here.
     slack: a convention's axis, videos' n_frames, may end up to so many frames before the scores do, and those beyond it
-    are cut; or less than so many behind, and the last score holds to its end.
+    are cut; or less than so many behind, and the last score holds to its end. tail: up to so many frames behind the
+    axis are cut as well, and scores that end before it are not held: frames that are scored and not to be judged.
     """
 
     full_state_update = False
     rows: list[Tensor] | Tensor
 
-    def __init__(self, videos: Sequence[Video], slack: int = 0) -> None:
+    def __init__(self, videos: Sequence[Video], slack: int = 0, tail: int = 0) -> None:
         # not cached: refine, gate_at and thresholds may be set between two calls
         super().__init__(compute_with_cache=False)
-        self.videos, self.slack = list(videos), slack
+        self.videos, self.slack, self.tail = list(videos), slack, tail
         self._index = {video.name: index for index, video in enumerate(self.videos)}
         if len(self._index) < len(self.videos):
             raise ValueError(f"{len(self.videos)} videos share {len(self._index)} names; every name must occur once")
@@ -111,12 +112,12 @@ class FrameMetric(Metric):
         return self._curves
 
     def _on_axis(self, rows: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """Rows that end where their video's axis of `length` (V,) frames does, if `slack` allows it."""
+        """Rows that end where their video's axis of `length` (V,) frames does, if `slack` or `tail` allow it."""
         video, _, first, end, _ = rows.T
         last = np.zeros_like(length)
         np.maximum.at(last, video, end)
         axis, reach = length[video], last[video]
-        cut = (end > axis) & (reach <= axis + self.slack)
+        cut = (end > axis) & (reach <= axis + self.slack + self.tail)
         held = (end == reach) & (reach < axis) & (reach > axis - self.slack)
         fitted: np.ndarray = rows[~cut | (first < axis)]
         fitted[:, 3] = np.where(cut | held, axis, end)[~cut | (first < axis)]
@@ -186,14 +187,23 @@ class FrameAuroc(FrameMetric):
     videos of one category and all normal ones; a video of several, "Fighting+Shooting", counts in each. With `unseen`
     categories frame_auroc_unseen, over their videos and all normal ones, and frame_auroc_seen, over the rest. Each of
     these is left out where it has no anomalous or no normal frame; frame_auroc itself then raises ValueError.
+    sentinels: frame_auroc_sentinels too, see `judging.with_sentinels`.
     """
 
-    def __init__(self, videos: Sequence[Video], slack: int = 0, unseen: Sequence[str] = ()) -> None:
-        super().__init__(videos, slack)
-        self.unseen = frozenset(unseen)
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        slack: int = 0,
+        tail: int = 0,
+        unseen: Sequence[str] = (),
+        sentinels: bool = False,
+    ) -> None:
+        super().__init__(videos, slack, tail)
+        self.unseen, self.sentinels = frozenset(unseen), sentinels
 
     def values(self, curves: list[Curve]) -> dict[str, float]:
-        return judging.frame_auroc(self.videos, curves, sorted(self.unseen))
+        values = judging.frame_auroc(self.videos, curves, sorted(self.unseen))
+        return values | (judging.with_sentinels(self.videos, curves) if self.sentinels else {})
 
 
 class FrameAp(FrameMetric):
@@ -233,8 +243,8 @@ class EventMap(FrameMetric):
     out without normal videos. fps: of videos that do not say theirs; ValueError where neither says.
     """
 
-    def __init__(self, videos: Sequence[Video], fps: float | None = None, slack: int = 0) -> None:
-        super().__init__(videos, slack)
+    def __init__(self, videos: Sequence[Video], slack: int = 0, tail: int = 0, fps: float | None = None) -> None:
+        super().__init__(videos, slack, tail)
         self.fps = fps
         self.threshold: float | None = None
 

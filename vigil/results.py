@@ -233,7 +233,8 @@ def judge(
 ) -> dict[str, Any]:  # fmt: skip
     """The row of curves from elsewhere; truth.csv, scores.csv, metrics.json and details.json are left in `folder`."""
     stated = {**protocol.STATED, **protocol.of_curves(curves), **stated}
-    values = frame_numbers(videos, curves, refined, unseen=judged.get("hold_out") or ())
+    held, sentinels = judged.get("hold_out") or (), "whole_windows" in judged
+    values = frame_numbers(videos, curves, refined, unseen=held, sentinels=sentinels)
     facts = {"protocol": {"judged": dict(judged), "stated": stated}, "threshold": None, "gated_at": None}
     write_json(folder / "metrics.json", {**facts, "provenance": provenance(), "metrics": values})
     write_truth(folder / "truth.csv", videos)
@@ -281,7 +282,8 @@ def differences(row: Mapping[str, Any], out: Path) -> list[str]:
         if "ground_truth" in judged and truth_hash(read_truth(folder / "truth.csv")) != judged["ground_truth"]:
             return [f"{name}: {folder / 'truth.csv'} is not the truth that it was judged by, {judged['ground_truth']}"]
         held, temperature = judged.get("hold_out") or (), facts.get("temperature")
-        again = numbers(folder, facts["gated_at"], facts["threshold"], held, temperature)
+        sentinels = "whole_windows" in judged
+        again = numbers(folder, facts["gated_at"], facts["threshold"], held, temperature, sentinels)
     except (KeyError, json.JSONDecodeError) as error:
         return [f"{name}: {facts_file} is not as a test left it ({error!r})"]
     except (ValueError, OSError) as error:

@@ -123,6 +123,7 @@ def numbers(
     threshold: float | None = None,
     unseen: Sequence[str] = (),
     temperature: float | None = None,
+    sentinels: bool = False,
 ) -> dict[str, float]:
     """Every number that the files of a test's folder give, keyed as in metrics.json; see `judging.frame_numbers`.
 
@@ -133,7 +134,7 @@ def numbers(
     if (folder / "scores.csv").is_file() and (folder / "truth.csv").is_file():
         videos = read_truth(folder / "truth.csv")
         curves, refined = read_scores(folder / "scores.csv", videos)
-        values |= judging.frame_numbers(videos, curves, refined, gated_at, threshold, unseen)
+        values |= judging.frame_numbers(videos, curves, refined, gated_at, threshold, unseen, sentinels)
     if (folder / "class_scores.csv").is_file():
         _, of_video, true, score = read_class_scores(folder / "class_scores.csv")
         values |= judging.class_numbers(true, score, of_video, temperature)
