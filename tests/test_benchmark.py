@@ -60,7 +60,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     values = {**data, "data.num_workers": 0, "data.validation_fraction": 0.2, **small}
     every = {"system": "mil_ranker", "fit": "ucf_crime", "test": ["ucf_crime"], "set": values}
     cells: list[dict[str, Any]] = [{"name": "Ranker", "claim": "MIL DeiT-Small ranker"}]
-    cells.append({"name": "Lavida", "system": "lavida", "set": {"model.backbone": "OpenGVLab/InternVL3-8B-hf"}})
+    cells.append({"name": "Lavida", "system": "later", "set": {"model.backbone": "OpenGVLab/InternVL3-8B-hf"}})
     file = folder / "small.yaml"
     file.write_text(yaml.safe_dump({"every": every, "cells": cells, "controls": False}))
     command = [sys.executable, str(ROOT / "benchmark.py"), "run", str(file), "--out", str(folder / "out")]

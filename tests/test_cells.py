@@ -35,6 +35,40 @@ def test_a_cell_is_said_over_what_every_cell_says_and_the_demo_over_both(tmp_pat
     assert (plain.demo, shown.demo, shown.table) == (False, True, "a")
 
 
+def test_a_demo_says_of_fit_and_tests_alone_over_what_the_cell_says_of_them(tmp_path: Path) -> None:
+    view = {"frames": 8, "stride": 128, "hop": 1024}
+    file = write(
+        tmp_path / "a.yaml",
+        every={**EVERY, "test": ["ucf_crime", "ubnormal"], "fit_set": {"model.c": 1}},
+        demo={
+            "model.bins": 4,
+            "fit_set": {"data.samples": 64},
+            "test_set": {"ucf_crime": {"model.view": {"frames": 2}, "data.b": 2}, "shanghaitech": {"model.view": {}}},
+        },
+        cells=[
+            {"name": "a", "test_set": {"ucf_crime": {"model.view": view, "data.a": 1}, "ubnormal": {"data.c": 3}}},
+            {"name": "b", "demo": {"test_set": {"ucf_crime": {"data.b": 5}}}},
+        ],
+        controls=False,
+    )
+    plain, shown = read_benchmark(file).cells, read_benchmark(file, demo=True).cells
+    assert plain[0].test_set == {"ucf_crime": {"model.view": view, "data.a": 1}, "ubnormal": {"data.c": 3}}
+    assert shown[0].test_set == {
+        "ucf_crime": {"model.view": {"frames": 2}, "data.a": 1, "data.b": 2},
+        "ubnormal": {"data.c": 3},
+    }
+    assert shown[1].test_set == {"ucf_crime": {"model.view": {"frames": 2}, "data.b": 5}}
+    assert [cell.fit_set for cell in plain] == [{"model.c": 1}] * 2
+    assert [cell.fit_set for cell in shown] == [{"model.c": 1, "data.samples": 64}] * 2
+    assert [cell.set for cell in shown] == [{"model.bins": 4}] * 2
+    place = Place(tmp_path)
+    (steps,) = steps_of(shown[0], place)
+    told = [step.arguments() for step in steps]
+    assert "--data.samples" in told[0]
+    assert "--data.samples" not in told[1]
+    assert told[1][told[1].index("--model.view") + 1] == '{"frames": 2}'
+
+
 def test_a_demo_leaves_out_what_it_could_not_tell_apart_and_says_so(tmp_path: Path) -> None:
     cells = [{"name": "a"}, {"name": "b", "only_real": True}]
     file = write(tmp_path / "a.yaml", every=EVERY, cells=cells, controls=False)

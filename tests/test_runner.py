@@ -80,7 +80,7 @@ def done(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
         {"name": "no memory", "set": {"model.hidden": [10**14, 8]}},
         {"name": "no weights", "system": "prompting", "fit": None, "set": {"model.backbone": str(folder / "nowhere")}},
         {"name": "no data", "set": {"data.root": str(folder / "empty")}},
-        {"name": "later", "system": "lavida", "fit": "pseudo_anomaly"},
+        {"name": "later", "system": "later", "fit": "pseudo_anomaly"},
         {"name": "good", "seeds": [0, 1], "test": ["xd_violence", "ucf_crime"]},  # the first finds no lists of its own
     ]
     file = write_file(folder / "a.yaml", world, cells)

@@ -18,6 +18,7 @@ INPUT = ("data.features", "data.crops")  # what a system is given instead of the
 BY_EVENTS = ("uca", "uca_probe")  # judged by what is said of events, not by frames
 KEYS_OF_A_FILE = ("every", "demo", "cells", "only_demo", "controls")
 KEYS_OF_A_CELL = ("demo", "only_real")  # besides the fields of Cell
+OF_ONE_STEP = ("fit_set", "test_set")  # a demo may say them beside its values: those hold for every step
 ONLY_TO_BEGIN = "model.start_from"  # what a fit begins with: a test of what was fitted takes the fit's own checkpoint
 CONTROL = (
     "frame_difference"  # the control that looks at the pixels, and so is a system; the others need the truth alone
@@ -69,8 +70,9 @@ class Benchmark:
 def read_benchmark(file: Path, demo: bool = False) -> Benchmark:
     """A benchmark file: each of `cells` over what `every` says, and with demo what `demo` sets.
 
-    A demo runs on the machine cpu. A cell may say what `demo` sets for it alone, and `only_real` where a demo could not
-    tell it from another. A file of `only_demo` is always read so. The control that looks at pixels is added, tested
+    A demo runs on the machine cpu; its fit_set and test_set are said over those of the cells, of the datasets that a
+    cell is tested on. A cell may say what `demo` sets for it alone, and `only_real` where a demo could not tell it from
+    another. A file of `only_demo` is always read so. The control that looks at pixels is added, tested
     wherever any cell is, unless `controls: false`. Raises FileNotFoundError, and ValueError for unknown keys, unknown
     names of configs, no cells, where two cells are one folder, or for a checkpoint that no cell's fit will give.
     """
@@ -156,9 +158,10 @@ def _cell(file: Path, table: Mapping[str, Any], given: Mapping[str, Any], demo: 
         if not isinstance(value, dict):
             raise ValueError(f"{file}: {given['name']}: {said} is {value!r}; {{key: value}} is expected")
     merged = {**every, **{key: value for key, value in given.items() if key not in KEYS_OF_A_CELL}}
-    merged["set"] = {**every.get("set", {}), **((table.get("demo") or {}) if demo else {}), **given.get("set", {})}
+    shown = [table.get("demo") or {}, given.get("demo") or {}] if demo else [{}, {}]
+    values, own = ({key: value for key, value in one.items() if key not in OF_ONE_STEP} for one in shown)
+    merged["set"] = {**every.get("set", {}), **values, **given.get("set", {}), **own}
     merged |= {"machine": "cpu"} if demo else {}
-    merged["set"] |= given.get("demo", {}) if demo else {}
     permitted = {one.name for one in fields(Cell)} - {"kind", "fits"}
     unknown = sorted(merged.keys() - permitted)
     where = f"{file}: {given['name']}"
@@ -188,7 +191,17 @@ def _cell(file: Path, table: Mapping[str, Any], given: Mapping[str, Any], demo: 
     strays = sorted(cell.test_set.keys() - set(cell.test))
     if strays and "test_set" in given:
         raise ValueError(f"{where}: test_set of {', '.join(strays)}, which it is not tested on")
+    for one in shown:
+        _say_over(cell, one)
     return cell
+
+
+def _say_over(cell: Cell, shown: Mapping[str, Any]) -> None:
+    """What a demo says of the fit or of a test alone, over what the cell says."""
+    cell.fit_set = {**cell.fit_set, **shown.get("fit_set", {})}
+    for name, values in shown.get("test_set", {}).items():
+        if name in cell.test:
+            cell.test_set = {**cell.test_set, name: {**cell.test_set.get(name, {}), **values}}
 
 
 @dataclass(frozen=True)
