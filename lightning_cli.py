@@ -31,7 +31,7 @@ from callbacks.evaluator import Evaluator
 from callbacks.explainer import Explainer
 from callbacks.leak_guard import LeakGuard
 from callbacks.live_writer import LiveWriter
-from callbacks.overlay import Overlay
+from callbacks.mask_picture import MaskPicture
 from callbacks.progress import Cost, Progress, Throughput
 from callbacks.score_writer import ScoreWriter
 from datamodules.video_data import VideoDataModule
@@ -159,7 +159,7 @@ class VigilCli(LightningCLI):
         if config.get("logger") in (None, True) and not quick:
             config["logger"] = TensorBoardLogger(self.folder, name="", version="")
         guard = LeakGuard(self._get(self.config_init, "leaks"))
-        writers = [CaptionWriter(self.folder), ScoreWriter(self.folder), Overlay(self.folder), LiveWriter(self.folder)]
+        writers = [kind(self.folder) for kind in (CaptionWriter, ScoreWriter, MaskPicture, LiveWriter)]
         extra: list[Any] = [guard, Evaluator(), Explainer(), *writers, Throughput(), Cost()]
         if config.get("enable_progress_bar") is not False:
             extra.append(Progress())
