@@ -70,7 +70,7 @@ class LabelMapSet(SegmentationSet):
         return self._known[i]
 
     def vocabulary(self) -> list[str]:
-        return distinct(phrase for phrase in self.classes.values() if phrase is not None)
+        return list(dict.fromkeys(phrase for phrase in self.classes.values() if phrase is not None))
 
     def _masks(self, sample: SegmentationSample, i: int, frames: Sequence[int]) -> Masks:
         path = self.label_folder / self.label_files[i]

@@ -73,8 +73,8 @@ class SegmentationSet:
         raise NotImplementedError
 
     def vocabulary(self) -> list[str]:
-        """Every phrase that the set can ask about, one spelling of each."""
-        return distinct(phrase for i in range(len(self)) for phrase in self.phrases(i))
+        """Every phrase that the set can ask about, in every spelling that it has; no image is opened."""
+        return list(dict.fromkeys(phrase for i in range(len(self)) for phrase in self.phrases(i)))
 
     def _masks(self, sample: SegmentationSample, i: int, frames: Sequence[int]) -> Masks:
         raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from callbacks.leak_guard import LeakGuard
 from datamodules import PseudoAnomaly
 from datamodules.demo_segmentation import write_segmentation
 from datamodules.pseudo_anomaly import LAVIDA_MIXTURE
+from datamodules.segmentation import SETS
 from lightning_modules import MilRanker
 from tests.tiny_systems import TinyClips
 from tests.tiny_videos import make_trainer
@@ -158,6 +161,55 @@ def test_a_system_is_fitted_on_it_and_remembers_the_phrases(root: Path, tmp_path
     assert "video_auroc" in trainer.callbacks[0].results["val"]
     (saw,) = system.seen.values()
     assert {"a person", "fire"} & set(saw["phrases"])
+
+
+def test_the_phrases_of_a_fit_are_known_before_it_in_every_spelling(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_of(root, samples_per_epoch=200)
+    data.sets["mevis"].said[0]["A  person!!"] = [0]  # as somebody else might have put it
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", lambda *_: pytest.fail("an image was opened"))
+        phrases = data.seen()["phrases"]
+    assert phrases == sorted(set(phrases))
+    assert {"A  person!!", "a person"} <= set(phrases)
+    del data.sets["mevis"].said[0]["A  person!!"]
+    assert {phrase for clip in batches(data) for own in clip.phrases for phrase in own} <= set(phrases)
+
+
+SMALLER = r"160 x 120 pixels, its image .*{} has 80 x 60"
+
+
+@pytest.mark.parametrize("name", ["ade20k", "refcoco", "ref_youtube_vos", "mevis"])
+def test_a_mask_of_another_size_than_its_image_stops_a_fit_naming_both(root: Path, tmp_path: Path, name: str) -> None:
+    folder = SETS[name][0]
+    shutil.copytree(root / folder, tmp_path / folder)
+    data = data_of(tmp_path, mixture={name: 1.0})
+    for sample in data.sets[name].samples:
+        for frame in range(len(sample.frames)):
+            Image.new("RGB", (80, 60)).save(sample.path(frame))
+    with pytest.raises(ValueError, match=SMALLER.format(data.sets[name].samples[0].path(0).suffix)) as caught:
+        next(iter(data.train_dataloader()))
+    mask = {"ade20k": "annotations/training/", "refcoco": "the outlines of", "mevis": "mask_dict.json, mask"}
+    assert mask.get(name, "Annotations/") in str(caught.value)
+
+
+@pytest.mark.parametrize("frame_label", ["clip", "mask"])
+def test_an_image_without_objects_is_a_normal_sample(root: Path, tmp_path: Path, frame_label: str) -> None:
+    shutil.copytree(root / "ade20k", tmp_path / "ade20k")
+    files = sorted((tmp_path / "ade20k" / "annotations" / "training").iterdir())
+    for file in files[::2]:
+        Image.fromarray(np.zeros((120, 160), np.uint8)).save(file)
+    data = data_of(tmp_path, mixture={"ade20k": 1.0}, p=1.0, frame_label=frame_label, validation_fraction=0.2)
+    empty, labels = {f"ade20k/{file.stem}" for file in files[::2]}, set()
+    for clip in batches(data):
+        for row, name in enumerate(clip.video):
+            label = int(name not in empty)
+            assert (int(clip.label[row]), int(clip.frame_label[row].max())) == (label, label)
+            assert bool(clip.mask[row].any()) == bool(label)
+            assert clip.phrases[row]
+            labels.add(label)
+    assert labels == {0, 1}
 
 
 def test_a_picture_that_several_sets_hold_is_held_out_of_all_of_them(root: Path) -> None:
