@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHON ?= $(BIN)/python
 READY := .venv/ready
 
-.PHONY: demo test setup lint types speed gpu-check demo-encoder demo-backbone demo-clip clean
+.PHONY: demo test setup lint types speed gpu-check demo-encoder demo-backbone demo-clip demo-sam2 clean
 
 demo: $(READY)  ## render the demo world, run every system on it, show what came out
 	$(BIN)/python demo.py
@@ -46,6 +46,9 @@ demo-backbone: $(READY)  ## train weights/demo_mllm anew, at most twenty minutes
 
 demo-clip: $(READY)  ## train weights/demo_clip anew, about eight minutes on two cores
 	$(BIN)/python weights/demo_clip.py
+
+demo-sam2: $(READY)  ## train weights/demo_sam2 anew, about sixteen minutes on two cores
+	$(BIN)/python weights/demo_sam2.py
 
 clean:
 	rm -rf runs demo_world .cache
