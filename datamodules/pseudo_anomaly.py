@@ -59,6 +59,7 @@ class PseudoAnomaly(VideoDataModule):
         mixture: dict[str, float] | None = None,
         p: float = 0.5,
         max_categories: int | dict[str, int] = 30,
+        even_count: bool = False,
         frame_label: Literal["clip", "mask"] = "clip",
         samples_per_epoch: int = 4000,
         validation_fraction: float = 0.05,
@@ -79,6 +80,7 @@ class PseudoAnomaly(VideoDataModule):
             raise ValueError(f"{samples_per_epoch=}, {validation_samples=}: at least 1 and 2 are expected")
         self.mixture = {name: weight for name, weight in mixture.items() if weight > 0}
         self.p, self.max_categories, self.frame_label = p, max_categories, frame_label
+        self.even_count = even_count
         self.samples_per_epoch, self.validation_samples = samples_per_epoch, validation_samples
 
     @property
@@ -88,6 +90,7 @@ class PseudoAnomaly(VideoDataModule):
     @property
     def protocol(self) -> dict[str, Any]:
         chosen = {"mixture": self.mixture, "p": self.p, "max_categories": self.max_categories}
+        chosen["even_count"] = self.even_count
         return super().protocol | chosen | {"frame_label": self.frame_label}
 
     def render(self) -> None:
@@ -197,6 +200,7 @@ class Exposures(Dataset[Clip]):
     def __init__(self, data: PseudoAnomaly, rows: Mapping[str, np.ndarray], offsets: np.ndarray) -> None:
         self.sets, self.rows, self.seed, self.p = data.sets, dict(rows), data.seed, data.p
         self.max_categories, self.frame_label = data.max_categories, data.frame_label
+        self.even_count = data.even_count
         self.n_validation = data.validation_samples
         self.offsets = offsets
         clips = [name for name in rows if self.sets[name].samples[0].is_clip]
@@ -243,9 +247,9 @@ class Exposures(Dataset[Clip]):
             frames = self._frames(len(source.samples[i].frames), generator) if is_clip else [0]
             masks = source.masks(i, frames)
             own = [str(generator.choice(list(masks)))] if masks else []
-            others = source.others(i, most, generator)
+            others = source.others(i, 3 * most if self.even_count else most, generator)
             try:
-                phrases, anomalous = expose(own, others, self.p, most, generator, also_true=source.phrases(i))
+                phrases, anomalous = expose(own, others, self.p, most, generator, source.phrases(i), self.even_count)
             except NoCandidate as error:
                 reason = error
                 continue

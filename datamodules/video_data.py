@@ -378,6 +378,8 @@ class VideoDataModule(LightningDataModule):
         label = annotations.frame_labels(videos, count, self.convention)
         if self.whole_windows is not None:
             label = {name: one[: len(one) - len(one) % self.whole_windows] for name, one in label.items()}
+            # an anomaly that lies in a dropped tail is not there to be found
+            videos = [replace(v, label=v.label and int(label[v.name].any())) for v in videos]
         return [
             replace(video, n_frames=len(label[video.name]), anomalies=annotations.anomalous_runs(label[video.name]))
             for video in videos

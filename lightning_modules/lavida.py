@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from vigil.clip import ClipTowers
 from vigil.compression import compress, heat, kept_length
 from vigil.frame_features import KeptFrames
 from vigil.lavida_prompts import ANSWERS, GENERIC, QUESTIONS, SEG, check_templates, checked_categories, conversation
-from vigil.mask_loss import MaskWeights, mask_decoder_loss
+from vigil.mask_loss import SAM2_WEIGHTS, MaskWeights, mask_decoder_loss
 from vigil.mllm import Mllm
 from vigil.mllm_prompts import frame_rate
 from vigil.projector import make_projector
@@ -33,14 +34,14 @@ class Lavida(System):
     n_queries, adapter_width, adapter_blocks, adapter_heads. categories: what is anomalous: "dataset", as the released
     code names it; "generic", a list of ours; or words of one's own; a fit brings its own. category_limit: the most of
     them. questions, answers: templates, the first of which is asked in a test (vigil.lavida_prompts). fit_view,
-    test_view: windows, whose hop must be frames x stride for pixels to be judged. pixel_gate: a pixel's score is the
+    test_view: windows, which must not overlap for pixels to be judged. pixel_gate: a pixel's score is the
     mask's probability ("none"), times the frame's score ("soft"), or 0 where that is below one half ("hard", as the
     released code). mask_weights, text_weight: of the losses. fit_frame_pixels, test_frame_pixels: [least, most] pixels
     of a frame as the MLLM sees it, for Qwen. keep_image_features: SAM2's, in the store; 44 MB a frame at 1024 in bf16.
     save_memory: gradient checkpointing.
-    Source: LAVIDA, arXiv:2602.19248. Differs: gradients pass the compression, so that <SEG> learns; one row of the
-    embedding and of the head trains instead of all; kept tokens keep their places in time and space; every frame is
-    scored; an image is a clip of one frame.
+    Source: LAVIDA, arXiv:2602.19248. Differs: <SEG> learns, whose embedding the code's compression cuts off, and of
+    embedding and head its rows alone; with Qwen kept tokens keep their places in time and space; every frame is scored;
+    an image is a clip of one frame.
     """
 
     supervision = "zero-shot"
@@ -68,7 +69,7 @@ class Lavida(System):
         fit_view: View = View(frames=8, stride=1, hop=8),
         test_view: View = View(frames=8, stride=4, hop=32),
         lora: Lora = Lora(),
-        mask_weights: MaskWeights = MaskWeights(20.0, 1.0, 1.0, 1.0),
+        mask_weights: MaskWeights = SAM2_WEIGHTS,
         text_weight: float = 1.0,
         batch_size: int = 2,
         window_batch: int = 1,
@@ -91,7 +92,8 @@ class Lavida(System):
             raise ValueError(f"compression {compression}: the share of visual tokens kept, in (0, 1], is expected")
         super().__init__({"video": fit_view}, {"video": test_view}, batch_size, window_batch)
         self.save_hyperparameters()
-        self.questions, self.answers = list(questions or QUESTIONS), list(answers or ANSWERS)
+        self.questions = list(QUESTIONS if questions is None else questions)
+        self.answers = list(ANSWERS if answers is None else answers)
         check_templates(self.questions, self.answers)
         self.lora = Lora(**lora) if isinstance(lora, dict) else lora
         self.mask_weights = MaskWeights(**mask_weights) if isinstance(mask_weights, dict) else mask_weights
@@ -102,7 +104,7 @@ class Lavida(System):
         shape = {"width": adapter_width, "queries": n_queries, "blocks": adapter_blocks, "heads": adapter_heads}
         self.projector = make_projector(adapter, *widths, **shape)
         self.categories: list[str] = []  # that a test asks about; the clips of a fit bring their own
-        self.kept = KeptFrames({**self.sam2.key}, self.sam2.encode) if keep_image_features else None
+        self.kept: KeptFrames | None = None
         self.encoded: dict[str, Tensor] = {}  # category -> its text feature, on the CPU
         self.built = False
 
@@ -125,12 +127,28 @@ class Lavida(System):
     def setup(self, stage: str) -> None:
         self.configure_model()
         data, kind = self.trainer.datamodule, str(getattr(stage, "value", stage))
-        if kind == "fit":
-            self.towers.refuse_long(data.seen().get("phrases", []))  # hours later it would be too late
-        elif not hasattr(data, "exposures"):
+        made = hasattr(data, "exposures")  # whose clips bring their own phrases
+        if kind == "fit" and not made:
+            raise ValueError(
+                f"Lavida is fitted on PseudoAnomaly, which has masks and phrases, not {type(data).__name__}"
+            )
+        if not made:
             self.categories = self._chosen(list(data.phrases), type(data).__name__)
-            self.towers.refuse_long(self.categories)
+        self._refuse_unreadable(data.seen()["phrases"] if kind == "fit" else self.categories, type(data).__name__)
         super().setup(stage)
+
+    def _refuse_unreadable(self, phrases: list[str], name: str) -> None:
+        """Before hours of fitting: phrases that the text tower cannot read, or that a tokenizer takes for its own."""
+        words = [word for word in self.mllm.processor.tokenizer.get_added_vocab() if word.strip()]
+        wrong = next((phrase for phrase in phrases if any(word in phrase for word in words)), None)
+        if wrong is not None:
+            raise ValueError(
+                f"category {wrong!r} of {name} holds a special token of {self.mllm.name}; say it otherwise"
+            )
+        try:
+            self.towers.refuse_long(phrases)
+        except ValueError as error:
+            raise ValueError(f"a category of {name}: {error}, or leave its set out of data.mixture") from None
 
     def _chosen(self, of_data: list[str], name: str) -> list[str]:
         given = self.hparams.categories
@@ -143,7 +161,8 @@ class Lavida(System):
     # what goes in --------------------------------------------------------------------------------------------------
 
     def reading_key(self) -> dict[str, Any]:
-        return {"mllm": self.mllm.key, "sam2": self.sam2.key, "clip": self.towers.fingerprint}
+        mllm = {name: value for name, value in self.mllm.key.items() if name != "attention"}  # how, not what
+        return {"mllm": mllm, "sam2": self.sam2.key, "clip": self.towers.fingerprint}
 
     def reading_names(self, stream: str) -> list[str]:
         return []  # nothing is read before: image features are kept frame by frame, as they are made
@@ -179,19 +198,28 @@ class Lavida(System):
         """Log-likelihood of the answers' tokens, and what the mask decoder makes of the B * T frames."""
         pixels = clip.pixels["video"]
         n_clips, n_frames = pixels.shape[:2]
-        budget = self.hparams.fit_frame_pixels if fitting else self.hparams.test_frame_pixels
-        if budget is not None:
-            self.mllm.limit_frame_pixels(*budget)
+        self.mllm.limit_frame_pixels(self.hparams.fit_frame_pixels if fitting else self.hparams.test_frame_pixels)
         kind = "video" if n_frames > 1 else "image"
         question, answer = conversation(self.questions, self.answers, phrases, kind, draw=fitting)
         rate = torch.ones(n_clips) if clip.fps is None else frame_rate(clip.frame["video"], clip.fps)
         edit = self._compress if self.hparams.compression < 1 else None
         likelihood, state = self.mllm.say_token(pixels, question, answer, edit, rate)
         frames = pixels.flatten(0, 1)
-        features = self.sam2.encode(frames) if self.kept is None else self.kept(frames)
+        features = self._image_features(frames)
         image = features[-1].unflatten(0, (n_clips, n_frames)).float()
-        prompt = self.projector(state.float(), *self._category_features(phrases), image)
-        return likelihood, self.sam2.decode(features, prompt.flatten(0, 1))
+        # a test in bf16 would leave steps of 0.03 of a logit, and ties
+        with nullcontext() if fitting else torch.autocast(pixels.device.type, enabled=False):
+            prompt = self.projector(state.float(), *self._category_features(phrases), image)
+            return likelihood, self.sam2.decode(features, prompt.flatten(0, 1))
+
+    def _image_features(self, frames: Tensor) -> list[Tensor]:
+        """SAM2's feature maps of frames (N, C, Y, X), kept where that was asked for."""
+        if not self.hparams.keep_image_features:
+            return self.sam2.encode(frames)
+        if self.kept is None:
+            dtype = next(self.sam2.encoder.parameters()).dtype  # bf16-true casts what it finds
+            self.kept = KeptFrames({**self.sam2.key, "computed_in": str(dtype)}, self.sam2.encode)
+        return self.kept(frames)
 
     def training_step(self, clip: Clip, i: int) -> Tensor:
         if clip.mask is None or clip.phrases is None or clip.frame_label is None:

@@ -141,6 +141,10 @@ class System(LightningModule):
         is lost: a stopped fit would begin the epoch anew.
         """
         trainer = self.trainer
+        if trainer.max_epochs < 0:
+            if trainer.max_steps < 0:
+                raise ValueError("max_epochs and max_steps are both -1: a schedule needs an end; give one of them")
+            return int(trainer.max_steps)
         n_batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
         n_batches = min(n_batches, limit) if isinstance(limit, int) else int(n_batches * limit)
         steps = math.ceil(n_batches / trainer.accumulate_grad_batches) * trainer.max_epochs

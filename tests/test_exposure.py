@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, chisquare
 
-from vigil.exposure import distinct, expose, spelling
+from vigil.exposure import NoCandidate, distinct, expose, spelling
 
 WORDS = ("ant", "bee", "cow", "dog", "eel", "fox", "gnu", "hen", "ibex", "jay", "kite", "lynx")
 
@@ -83,6 +83,19 @@ def test_a_seed_decides_the_draw() -> None:
 def test_the_count_depends_on_distinct_candidates_not_on_repeats() -> None:
     found = draws(300, 9, ("x",), ("dog", "dogs", "a dog", "Dog") * 5, 0.5, 30)
     assert {len(phrases) - anomalous for phrases, anomalous in found} == {1}
+
+
+@pytest.mark.parametrize(("own", "most"), [(("x",), 5), (("x", "y"), 6)])
+def test_with_an_even_count_the_number_of_phrases_says_nothing_of_the_label(own: tuple[str, ...], most: int) -> None:
+    generator = np.random.default_rng(4)
+    found = [expose(own, WORDS, 0.5, most, generator, even_count=True) for _ in range(6000)]
+    for label in (True, False):
+        counts = Counter(len(phrases) for phrases, anomalous in found if anomalous == label)
+        assert sorted(counts) == list(range(len(own) + 1, most + 1))
+        assert chisquare([counts[k] for k in sorted(counts)]).pvalue > 0.01
+    assert all(anomalous == bool(set(own) & set(phrases)) for phrases, anomalous in found)
+    with pytest.raises(NoCandidate, match="1 of 1 phrases of other samples is irrelevant to x"):
+        expose(("x",), WORDS[:1], 0.5, most, generator, even_count=True)
 
 
 @pytest.mark.parametrize(

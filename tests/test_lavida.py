@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,8 @@ def test_adapters_token_projector_and_decoder_train_and_nothing_else(adapter: st
     assert saved == trains
 
 
-def test_seg_learns_through_the_compression(models: dict[str, str]) -> None:
-    """The released code stops every gradient there."""
+def test_seg_learns_where_tokens_are_compressed(models: dict[str, str]) -> None:
+    """In the released code no embedding gets a gradient then."""
     system = system_of(models, compression=0.25)
     system.training_step(clip_of(), 0).backward()
     assert float(system.mllm.new_token.embedding.grad.norm()) > 0
@@ -155,6 +156,15 @@ def test_a_score_is_the_object_logit_and_the_likeliest_mask_and_a_gate_multiplie
         torch.testing.assert_close(found["hard"].pixel_score.flatten(0, 1)[n], mask * (score[n] > 0.5))
 
 
+def test_a_budget_of_pixels_holds_for_fit_or_test_alone(models: dict[str, str]) -> None:
+    system, clip = system_of(models, "qwen2_vl", fit_frame_pixels=(784, 1568)).eval(), clip_of()
+    system.mllm.eval()
+    with torch.no_grad():
+        before = system.predict(clip).frame_score
+        system.training_step(clip, 0)
+        assert torch.equal(system.predict(clip).frame_score, before)
+
+
 def test_other_words_give_other_scores(models: dict[str, str]) -> None:
     system, clip = system_of(models).eval(), clip_of()
     system.mllm.eval()
@@ -197,6 +207,8 @@ def test_options_that_cannot_be_meant_are_refused(models: dict[str, str]) -> Non
         Lavida(*names, test_view=View(frames=8, segments=4), **SMALL)
     with pytest.raises(ValueError, match="resizes every frame to one size; leave them out"):
         system_of(models, test_frame_pixels=(784, 1568)).predict(clip_of())
+    with pytest.raises(ValueError, match=r"'\{phrases\}' once in a question"):
+        Lavida(*names, questions=[], **SMALL)
     clip = clip_of()
     clip.mask = None
     with pytest.raises(ValueError, match="v0: a clip without masks and phrases; Lavida is fitted on PseudoAnomaly"):
@@ -255,6 +267,7 @@ def test_a_fit_on_segmentation_sets_then_a_video_of_ones_own(
     for given, message in (
         ((), r"categories \[\] (of OwnVideos): at least one, and none empty, is expected"),
         (("--model.categories", str([f"thing {i}" for i in range(200)])), "200 categories (given): at most 40"),
+        (("--model.categories", str(["a <SEG>"])), "category 'a <SEG>' of OwnVideos holds a special token of"),
         (("--model.categories", str(["a" * (CONTEXT + 1)])), f"tokens long, {models['clip']} reads {CONTEXT}"),
     ):
         with pytest.raises(SystemExit):
@@ -277,10 +290,23 @@ def test_a_fit_that_is_stopped_ends_in_the_weights_of_one_that_is_not(
     assert_equal(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
 
 
-def test_two_processes_fit(models: dict[str, str], world: Path, tmp_path: Path) -> None:
+def test_two_processes_fit_and_score_as_one_does(models: dict[str, str], world: Path, tmp_path: Path) -> None:
     two = ("--trainer.devices", 2, "--trainer.strategy", "ddp")
     done = lightning("fit", *fitting(models, world, Path("runs"), *two), cwd=tmp_path)
     assert done.returncode == 0, done.stderr  # a parameter without a gradient would stop DDP
+    (last,) = tmp_path.rglob("last.ckpt")
+    write_tiny_video(tmp_path / "mine.mp4", n_frames=25, seed=0)
+    found = []
+    for name, more in (("one", ()), ("two", two)):
+        words = ("--model.categories", '["fire"]', "--data.videos", "mine.mp4", "--ckpt_path", last)
+        given = arguments(models, Path(name), *words, *more, data="own_videos")
+        done = lightning("predict", *given, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        (scores,) = last.parent.parent.rglob("scores.csv")
+        found.append(scores.read_text())
+        assert (scores.parent / "masks" / "mine.png").is_file()
+        shutil.rmtree(scores.parent)
+    assert found[0] == found[1]
 
 
 def test_the_configs_of_eight_gpus_and_of_the_authors_differ_only_where_they_say() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from safetensors.torch import load
 from torch import Tensor
 
@@ -311,3 +313,29 @@ def test_a_loss_that_is_no_number_ends_the_fit_and_the_checkpoint_before_it_stay
     assert read_record(state)["state"] != "finished"  # the same command goes on with it
     assert_equal(weights(Path("runs")), weights(Path("one")))
     assert all(tensor.isfinite().all() for tensor in weights(Path("runs")).values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"max_epochs": 3}, 30),
+        ({"max_epochs": 3, "accumulate_grad_batches": 4}, 9),
+        ({"max_epochs": 3, "limit_train_batches": 4}, 12),
+        ({"max_epochs": 3, "limit_train_batches": 0.5}, 15),
+        ({"max_epochs": 3, "max_steps": 7}, 7),
+        ({"max_epochs": -1, "max_steps": 1000}, 1000),
+    ],
+)
+def test_the_steps_of_a_fit_are_those_that_the_trainer_takes(settings: dict[str, Any], steps: int) -> None:
+    """Of ten batches an epoch; counted without the trainer's loader, whose place a checkpoint is to restore."""
+    system = MilRanker(encoder=None, feature_width=4)
+    system.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **settings)
+    system.trainer.datamodule = SimpleNamespace(train_dataloader=lambda: range(10))
+    assert system.fit_steps() == steps
+
+
+def test_a_schedule_without_an_end_is_refused() -> None:
+    system = MilRanker(encoder=None, feature_width=4)
+    system.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=-1)
+    with pytest.raises(ValueError, match="max_epochs and max_steps are both -1"):
+        system.fit_steps()

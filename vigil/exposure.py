@@ -61,6 +61,7 @@ def expose(
     max_categories: int,
     generator: np.random.Generator,
     also_true: Collection[str] = (),
+    even_count: bool = False,
 ) -> tuple[list[str], bool]:
     """The phrases that a sample is asked about, in random order, and whether it is anomalous.
 
@@ -69,7 +70,9 @@ def expose(
     the sample and must not be asked. The sample is anomalous with probability p. The number of irrelevant phrases is
     uniform on 1 .. min(max_categories - max(1, len(own)), distinct candidates), whatever the label; an anomalous
     sample is asked about `own` as well. With one own phrase that is 2 .. max_categories phrases of an anomalous sample
-    and 1 .. max_categories - 1 of a normal one. No list holds two spellings of one phrase, and no irrelevant phrase is
+    and 1 .. max_categories - 1 of a normal one: their number alone tells something of the label, much where
+    max_categories is small. even_count: a normal sample is asked about as many irrelevant phrases more, so that it
+    tells nothing. No list holds two spellings of one phrase, and no irrelevant phrase is
     a spelling of one in `own` or `also_true`.
     Raises ValueError for p outside [0, 1], max_categories under 2, as many own phrases as that, and NoCandidate where
     none is left: then the sample could not be normal, and always calling it anomalous would not be p.
@@ -83,12 +86,16 @@ def expose(
     true = {spelling(phrase) for phrase in (*own, *also_true)}
     order = generator.permutation(len(others))
     candidates = [phrase for phrase in distinct(others[i] for i in order) if spelling(phrase) not in true]
-    if not candidates:
+    if len(candidates) < 1 + even_count * max(1, len(own)):
         raise NoCandidate(
-            f"none of {len(others)} phrases of other samples is irrelevant to {', '.join(own) or 'the sample'}; "
+            f"{len(candidates) or 'none'} of {len(others)} phrases of other samples is irrelevant to "
+            f"{', '.join(own) or 'the sample'}; "
             "draw the phrases of more samples"
         )
     anomalous = bool(generator.random() < p) and bool(own)
-    n_irrelevant = int(generator.integers(1, min(max_categories - max(1, len(own)), len(candidates)) + 1))
-    phrases = candidates[:n_irrelevant] + (own if anomalous else [])
+    n_own = max(1, len(own))
+    spare = len(candidates) - n_own if even_count else len(candidates)
+    n_irrelevant = int(generator.integers(1, max(1, min(max_categories - n_own, spare)) + 1))
+    n_more = n_own if even_count and not anomalous else 0
+    phrases = candidates[: n_irrelevant + n_more] + (own if anomalous else [])
     return [phrases[i] for i in generator.permutation(len(phrases))], anomalous

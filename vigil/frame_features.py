@@ -1,4 +1,4 @@
-"""What a frozen image encoder says of frames, kept on disk by their pixels, so that a second epoch need not ask again."""
+"""What a frozen image encoder says of frames, kept on disk by their pixels: a second epoch need not ask again."""
 
 from __future__ import annotations
 

@@ -81,6 +81,7 @@ class Mllm(nn.Module):
         self.n_layers: int = config.text_config.num_hidden_layers
         self.processor = load_processor(self.folder)
         self._placeholder: int = getattr(config, self.family.placeholder)
+        self._frame_size = self.processor.video_processor.size
         self._layouts = PromptLayouts()
         self.saves_memory = False
         self.new_token: NewToken | None = None
@@ -144,8 +145,15 @@ class Mllm(nn.Module):
         self.new_token = NewToken(text, self.processor, self.model).to(self.place.device)
         return self.new_token
 
-    def limit_frame_pixels(self, low: int, high: int) -> None:
-        """Have each frame resized, aspect kept, to between `low` and `high` pixels, for the families that do so."""
+    def limit_frame_pixels(self, limits: tuple[int, int] | None) -> None:
+        """Have each frame resized, aspect kept, to between two numbers of pixels, for the families that do so.
+
+        None: the checkpoint's own. Raises ValueError for other families, and for no such two numbers.
+        """
+        if limits is None:
+            self.processor.video_processor.size = self._frame_size
+            return
+        low, high = limits
         if self.family.axes == 1:
             raise ValueError(
                 f"frame pixels {low} to {high}: {self.name} resizes every frame to one size; leave them out, or take a "
@@ -194,7 +202,8 @@ class Mllm(nn.Module):
         frame_rate (B,): sampled frames per second; Qwen2.5-VL's positions count in them.
         edit: visual tokens of each row (S, D) -> others (S', D). Where their number changes it returns (tokens, where),
         where int64 (S',): the place of each among the S given, ascending, -1 for new ones, which come last. What is
-        left keeps its place in the prompt and its position. room: tokens that are to follow.
+        left keeps its place in the prompt, and its position where those count time, height and width; others count on
+        without a gap. room: tokens that are to follow.
         Raises ValueError for pixels of another kind, and for more tokens than the context holds.
         """
         return self._joined(self._rows(pixels, prompt, edit, frame_rate, room))
