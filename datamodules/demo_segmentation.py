@@ -17,7 +17,7 @@ from datamodules.segmentation_images import CITYSCAPES_CLASSES, COCO_STUFF_VOID
 from vigil.scenes import VERSION
 
 FIRST_SEED = 50_000_000  # no scene of another demo split has a seed as high
-SIZES = {"tiny": (6, 3, 6), "small": (24, 10, 24)}  # images and clips per set, frames per clip
+SIZES = {"tiny": (6, 3, 6), "small": (24, 10, 24), "full": (72, 20, 16)}  # images and clips per set, frames per clip
 # the classes of each set that the demo world can show, under their numbers in it
 ADE20K = {
     1: "wall", 4: "floor, flooring", 7: "road, route", 9: "windowpane, window ", 13: "person, individual, someone",
@@ -45,7 +45,7 @@ MAPILLARY_NAMES = ROAD_NAMES | {
 }
 
 
-def write_segmentation(root: str | Path, seed: int = 0, size: str = "small") -> None:
+def write_segmentation(root: str | Path, seed: int = 0, size: str = "full") -> None:
     """Render a small copy of every segmentation set into root, unless they are there already.
 
     Writes ade20k, coco_stuff, cityscapes, mapillary, refer (RefCOCO, RefCOCO+, RefCOCOg, RefCLEF), youtube_vos,

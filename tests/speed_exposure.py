@@ -148,7 +148,7 @@ def test_exposure_costs_little_beside_decoding(kind: str, tmp_path: Path, speed_
 
 def test_writing_the_demo_copies(tmp_path: Path, speed_row: SpeedRow) -> None:
     start = time.perf_counter()
-    write_segmentation(tmp_path / "world")
+    write_segmentation(tmp_path / "world", size="small")
     seconds = time.perf_counter() - start
     speed_row("demo copies of the segmentation sets", seconds, {}, "at most 30 s")
     assert seconds < 30

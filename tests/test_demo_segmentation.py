@@ -57,7 +57,7 @@ def test_a_finished_copy_is_left_alone_and_an_unknown_size_refused(world: Path, 
 def test_no_scene_is_one_of_another_split() -> None:
     others = [video.scene_seed for seed in range(1000) for video in plan(seed, "full")[-1:]]
     assert max(*others, PRETRAINING_SEEDS.stop) < FIRST_SEED
-    n_images, n_clips, _ = SIZES["small"]
+    n_images, n_clips, _ = SIZES["full"]
     assert 6 * n_images + 4 * n_clips < 10_000  # a seed's scenes; the next seed's begin there
 
 
