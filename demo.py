@@ -89,7 +89,7 @@ What the small MLLM says of {video}:
 
 Next:
   source .venv/bin/activate
-  python benchmark.py run configs/benchmarks/demo.yaml                     two systems and four datasets more, twenty minutes
+  python benchmark.py run configs/benchmarks/demo.yaml                     all systems, six datasets: 20 min
   lightning fit -c configs/demo.yaml --model.init_args.batch_size 4       one system, with another value
   lightning predict -c configs/demo.yaml --data OwnVideos --data.videos MY.mp4 --ckpt_path {checkpoint}
   lightning fit -c configs/systems/mil_ranker.yaml -c configs/data/ucf_crime.yaml \\
