@@ -40,6 +40,7 @@ from lightning_modules.system import System
 from vigil.runs import RunFolder, config_hash, run_of
 
 EXIT_CONFIG = 2  # argparse's
+RUNS = "runs"  # where run folders are made, unless --runs says otherwise
 
 
 class Parser(LightningArgumentParser):
@@ -86,7 +87,7 @@ class VigilCli(LightningCLI):
     """One system on one dataset; `lightning_cli.run` is the way in."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--runs", type=str, default="runs", help="Folder that run folders are made in.")
+        parser.add_argument("--runs", type=str, default=RUNS, help="Folder that run folders are made in.")
         parser.add_argument(
             "--save_every", type=int, default=200, help="Training steps from one checkpoint to the next."
         )
@@ -114,8 +115,11 @@ class VigilCli(LightningCLI):
             self.folder = self.run.folder
         else:
             self._refuse_missing_checkpoint()
+            runs = Path(self._get(self.config, "runs"))
             run = run_of(Path(self.checkpoint)) if self.checkpoint else None
-            parent = run or Path(self._get(self.config, "runs")) / name
+            if run is not None and runs != Path(RUNS) and not run.is_relative_to(runs.resolve()):
+                run = None  # a folder was asked for that the checkpoint's run is not in
+            parent = run or runs / name
             digest = config_hash({**given, "ckpt_path": self.checkpoint})  # best.ckpt and last.ckpt are two tests
             self.folder = parent / f"{self.subcommand}-{name.split('-')[1]}-{digest}"
         super().instantiate_classes()

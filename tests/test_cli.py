@@ -120,6 +120,8 @@ def test_the_command_line_beats_the_checkpoint_and_says_so(
     metrics = json.loads(file.read_text())["metrics"]
     assert "frame_auroc_refined" in metrics  # the stored None would leave the curve unsmoothed
     assert "sigma_frames: 20.0 as given here; the checkpoint was trained with None." in caplog.text
+    main(["test", "-c", str(world), "--ckpt_path", str(last), "--runs", "elsewhere"])  # as a cell of a benchmark does
+    assert len(list(here.glob("elsewhere/MilRanker-UcfCrime/test-*/metrics.json"))) == 1
 
 
 def test_a_width_that_the_checkpoint_cannot_have_is_refused(
