@@ -69,7 +69,7 @@ def test_a_second_epoch_over_the_same_clips(
     data.watch(system)
     exposures = data.exposures("train")
     log: dict[str, float] = {}
-    monkeypatch.setattr(system, "kept", timed(log, "image features", system.kept))
+    monkeypatch.setattr(system, "_image_features", timed(log, "image features", system._image_features))
     monkeypatch.setattr(system.mllm, "say_token", timed(log, "MLLM", system.mllm.say_token))
     monkeypatch.setattr(system.sam2, "decode", timed(log, "mask decoder", system.sam2.decode))
     took = []
