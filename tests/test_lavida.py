@@ -19,7 +19,7 @@ from lightning_modules.adapter import Lora
 from tests.tiny_clip import CONTEXT, write_clip
 from tests.tiny_mllms import FAMILIES, write_mllm
 from tests.tiny_sam2 import tiny_sam2
-from tests.tiny_videos import write_tiny_video
+from tests.tiny_videos import write_tiny_video, write_video_world
 from tests.worlds import assert_equal, lightning, weights
 from vigil.types import Clip, View
 
@@ -273,6 +273,15 @@ def test_a_fit_on_segmentation_sets_then_a_video_of_ones_own(
         with pytest.raises(SystemExit):
             run("predict", *own, *given)
         assert message.replace("\\", "") in capsys.readouterr().err
+
+
+def test_a_fit_on_anomaly_videos_is_refused(
+    models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video_world(tmp_path / "videos")
+    with pytest.raises(SystemExit):
+        run("fit", *arguments(models, tmp_path / "runs", "--data.root", tmp_path / "videos", data="ucf_crime"))
+    assert "Lavida is fitted on PseudoAnomaly, which has masks and phrases, not UcfCrime" in capsys.readouterr().err
 
 
 def test_a_fit_that_is_stopped_ends_in_the_weights_of_one_that_is_not(
