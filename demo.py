@@ -18,6 +18,7 @@ from datamodules.demo import FPS
 
 # the rest takes minutes more
 QUICK = ["MilRanker", "HiProbe", "SteerVad", "Prompting", "ZeroShotClip, general words", "ZeroShotClip, class names"]
+QUICK += ["frame difference"]  # a control
 TABLE = ["configs/benchmarks/demo.yaml", "--tests", "ucf_crime", "--only", *QUICK]
 OUT = Path("runs/benchmark/demo")
 ROOT = Path("demo_world/ucf_crime")
